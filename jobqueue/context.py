@@ -1,0 +1,47 @@
+"""Which service is meant when none is named: the one in use in this context, or else the default one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from jobqueue.errors import NotInitializedError
+from jobqueue.service import Service
+
+_in_use: ContextVar[Service | None] = ContextVar("jobqueue_service", default=None)
+_default: Service | None = None
+
+
+def set_default_service(service: Service) -> None:
+    """Make *service* the one that the functions of this package work on, in every thread."""
+    global _default  # noqa: PLW0603 - there is one default service in a process, as there is one root logger
+    if service is None:
+        raise TypeError("the default service cannot be None: close() the old one instead")
+    _default = service
+
+
+@contextmanager
+def use_service(service: Service) -> Iterator[Service]:
+    """Work on *service* within the ``with`` block, in this thread (or task) only."""
+    token = _in_use.set(service)
+    try:
+        yield service
+    finally:
+        _in_use.reset(token)
+
+
+def current_service() -> Service:
+    """Return the service in use here. Raises NotInitializedError when there is none."""
+    service = _in_use.get() or _default
+    if service is None:
+        raise NotInitializedError(
+            "no job queue service yet: call jobqueue_pg.init_job_queue(conninfo) when the application starts, "
+            "or jobqueue.set_default_service(service)"
+        )
+    return service
+
+
+def default_service() -> Service:
+    """Return the default service, whichever is in use here. Raises NotInitializedError when there is none."""
+    if _default is None:
+        raise NotInitializedError("no default job queue service was set")
+    return _default

@@ -1,0 +1,101 @@
+"""What a running handler is given: its job, how long it may take, and whether it should still go on."""
+
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Final
+
+from jobqueue.errors import JobInterruptedError, JobQueueError, JobTimeoutError, LostClaimError
+from jobqueue.models import Job, JobBundle
+from jobqueue.service import Service
+
+
+class JobContext:
+    """One run of a job, seen from its handler. The timeout counts from when this was made: right before the run.
+
+    A run cannot be stopped from outside: long handlers call ``check`` now and then, and those that want to end in
+    their own way look at ``is_cancelled``.
+    """
+
+    # Made for every job and written by other threads. Plain booleans that only ever turn True need no lock.
+    __slots__ = ("_began_at", "_expires", "_interrupted", "_lost", "_service", "_timeout", "job")
+
+    def __init__(self, job: Job, *, timeout: timedelta | None = None, service: Service | None = None) -> None:
+        self.job: Final = job
+        self._service = service
+        self._timeout = timeout
+        self._began_at = datetime.now(UTC)
+        self._expires = None if timeout is None else monotonic() + timeout.total_seconds()
+        self._lost = False
+        self._interrupted = False
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the timeout is reached, by this machine's clock; None without a timeout."""
+        if self._timeout is None:
+            return None
+        try:
+            return self._began_at + self._timeout
+        except OverflowError:
+            return datetime.max.replace(tzinfo=UTC)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the claim was taken away, so that nothing that the run still does to its job will be saved."""
+        return self._lost
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run is not wanted any more: the worker pool is stopping, or the claim is lost."""
+        return self._interrupted or self._lost
+
+    def check(self) -> None:
+        """Return if the run should go on.
+
+        Raises:
+            LostClaimError: the claim was taken away; somebody else may be running the job.
+            JobInterruptedError: the worker pool is stopping. Let through, it releases the job; no retry is used up.
+            JobTimeoutError: the timeout is reached.
+        """
+        if self._lost:
+            raise LostClaimError(f"{self._name} was taken away from this worker: what it still does will not be saved")
+        if self._interrupted:
+            raise JobInterruptedError(f"{self._name} was interrupted, because its worker pool is stopping")
+        if self._expires is not None and monotonic() >= self._expires:
+            raise JobTimeoutError(f"{self._name} has reached its timeout of {self._timeout}")
+
+    def bundle(self) -> JobBundle | None:
+        """Read the bundle whose completion added this job, or else the one that the job is a member of.
+
+        Raises:
+            JobBundleNotFoundError: it has been deleted.
+            JobQueueError: the job is in a bundle, but runs without a service to read it through.
+        """
+        bundle_id = self.job.completes_bundle_id or self.job.bundle_id
+        if bundle_id is None:
+            return None
+        if self._service is None:
+            raise JobQueueError(f"{self._name} runs without a service, as under do_job(): its bundle cannot be read")
+        return self._service.get_job_bundle(bundle_id)
+
+    def lose(self) -> None:
+        """Note, from any thread, that the claim was taken away."""
+        self._lost = True
+
+    def interrupt(self) -> None:
+        """Note, from any thread, that the worker pool is stopping and will not wait any longer."""
+        self._interrupted = True
+
+    @property
+    def _name(self) -> str:
+        return f"job {self.job.id} ({self.job.type})"
+
+
+current_job_context: Final[ContextVar[JobContext | None]] = ContextVar("jobqueue_job_context", default=None)
+"""The run that the code which reads this is part of."""
+
+
+def current_job() -> Job | None:
+    """Return the job whose handler is calling, or None outside of handlers."""
+    context = current_job_context.get()
+    return None if context is None else context.job

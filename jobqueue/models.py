@@ -1,0 +1,419 @@
+"""What is in the queue: jobs and bundles as immutable snapshots of their rows, and what describes them beforehand."""
+
+import enum
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Final, Self
+from uuid import UUID
+
+import attrs
+
+from jobqueue.errors import InvalidJobError, PayloadError
+from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, dump_json, job_type_of, load_json, structure
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils.compat import uuid7
+
+new_id: Final = uuid7
+"""Make an id that sorts after every id that this process made before (a UUID of version 7)."""
+
+MAX_NAME_LENGTH: Final = 100
+_BIGINT: Final = range(-(2**63), 2**63)
+_INTEGER: Final = range(2**31)
+
+
+class State(enum.StrEnum):
+    """What a job's columns amount to; the first that holds, in this order."""
+
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    SUCCEEDED = "succeeded"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SCHEDULED = "scheduled"
+    AVAILABLE = "available"
+
+
+@attrs.frozen(kw_only=True)
+class AttemptError:
+    """How one run of a job failed; a job keeps the last 20, the newest last."""
+
+    at: datetime
+    run: int
+    error_msg: str
+    error_type: str
+    traceback: str
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Job:
+    """One job as it was when it was read; before that, as it is to be added. Jobs are equal when their ids are.
+
+    Moments are aware; those that the database sets are None until the job is read from it.
+    """
+
+    id: UUID
+    type: str
+    payload_json: str = attrs.field(repr=False)
+    origin: str | None = None
+    """Where the job came from; None until it is added, when the service fills in its own."""
+    priority: int = 0
+    """Higher is earlier."""
+    start_at: datetime | None = None
+    """Not to be started before this moment; None: at once."""
+    max_retry_count: int = 0
+    """How often the job is run again after a failed run."""
+
+    bundle_id: UUID | None = None
+    completes_bundle_id: UUID | None = None
+    """The bundle whose completion added this job."""
+
+    current_retry_count: int = 0
+    run_count: int = 0
+    rescue_count: int = 0
+    """How often the job was taken away from a worker that had fallen silent."""
+
+    started_at: datetime | None = None
+    claim_id: UUID | None = attrs.field(default=None, repr=False)
+    claimed_by: str | None = None
+    """``host:pid:thread`` of the worker that claimed it, for people to read."""
+    worker_alive_at: datetime | None = None
+    stopped_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    error_msg: str | None = None
+    error_data_json: str | None = attrs.field(default=None, repr=False)
+    result_json: str | None = attrs.field(default=None, repr=False)
+    attempt_errors_json: str | None = attrs.field(default=None, repr=False)
+    progress_json: str | None = attrs.field(default=None, repr=False)
+    updated_at: datetime | None = None
+    created_at: datetime | None = None
+
+    @classmethod
+    def new(
+        cls,
+        type: str | None,
+        payload: object,
+        *,
+        origin: str | None = None,
+        id: UUID | None = None,
+        priority: int = 0,
+        start_at: datetime | None = None,
+        max_retry_count: int = 0,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    ) -> Self:
+        """Describe a job that is not in the queue yet; *type* None takes it from the payload's class.
+
+        Raises:
+            InvalidJobError: a value is of the wrong type or size; its ``field`` names it.
+            PayloadError: the payload cannot be stored as JSON.
+        """
+        return cls(
+            id=_checked_id(id),
+            type=check_name("type", job_type_of(payload) if type is None else type),
+            payload_json=_checked_payload(payload, max_payload_bytes),
+            origin=None if origin is None else check_name("origin", origin),
+            priority=_checked_int("priority", priority, _BIGINT),
+            start_at=check_moment("start_at", start_at),
+            max_retry_count=_checked_int("max_retry_count", max_retry_count, _INTEGER),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, Job) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @cached_property
+    def payload(self) -> Any:
+        """The payload as a plain JSON value. Raises PayloadError when Python cannot hold it."""
+        return load_json(self.payload_json)
+
+    @cached_property
+    def result(self) -> Any:
+        """What the handler returned, as a plain JSON value; None before it has, too."""
+        return None if self.result_json is None else load_json(self.result_json)
+
+    @cached_property
+    def error_data(self) -> Any:
+        """What is known of the error besides its message, as a plain JSON value."""
+        return None if self.error_data_json is None else load_json(self.error_data_json)
+
+    @cached_property
+    def attempt_errors(self) -> tuple[AttemptError, ...]:
+        """How the runs that failed went wrong: the last 20, the newest last."""
+        if self.attempt_errors_json is None:
+            return ()
+        entries: tuple[AttemptError, ...] = structure(load_json(self.attempt_errors_json), tuple[AttemptError, ...])
+        return entries
+
+    @cached_property
+    def progress(self) -> Any:
+        """What the handler last said of its progress, as a plain JSON value."""
+        return None if self.progress_json is None else load_json(self.progress_json)
+
+    @property
+    def started(self) -> bool:
+        """Whether the job was claimed, and not given back since."""
+        return self.started_at is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the job has come to an end."""
+        return self.stopped_at is not None
+
+    @property
+    def started_and_not_stopped(self) -> bool:
+        """Whether the job is being worked on."""
+        return self.started and not self.stopped
+
+    @property
+    def has_error(self) -> bool:
+        """Whether the job has an error message."""
+        return self.error_msg is not None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the job has stopped for good: without an error, or with no retry left."""
+        return self.stopped and (not self.has_error or self.current_retry_count >= self.max_retry_count)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job has stopped for good, without an error."""
+        return self.is_finished and not self.has_error
+
+    def worker_alive(self, dead_for: timedelta) -> bool:
+        """Whether the job is being worked on and its worker was heard of within *dead_for*, by this machine's clock."""
+        if not self.started_and_not_stopped or self.worker_alive_at is None:
+            return False
+        return datetime.now(UTC) - self.worker_alive_at <= dead_for
+
+    @property
+    def state(self) -> State:
+        """The state that the columns amount to; what is due is judged by this machine's clock."""
+        if self.cancelled_at is not None:
+            return State.CANCELLED
+        if self.stopped:
+            return State.FAILED if self.has_error else State.SUCCEEDED
+        if self.started:
+            return State.RUNNING
+        if self.run_count > 0:
+            return State.RETRYING
+        if self.start_at is not None and self.start_at > datetime.now(UTC):
+            return State.SCHEDULED
+        return State.AVAILABLE
+
+
+@attrs.frozen(kw_only=False)
+class JobDesc:
+    """A member-to-be of a bundle, or the job to add when a bundle has stopped; checked when it is used."""
+
+    payload: object
+    type: str | None = None
+    """None: from the payload's class."""
+    origin: str | None = None
+    """None: the bundle's."""
+    priority: int = 0
+    max_retry_count: int = 0
+    start_at: datetime | None = None
+    """None: the bundle's."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class JobBundle:
+    """Jobs that were added together and come to a common completion. Bundles are equal when their ids are."""
+
+    id: UUID
+    type: str
+    origin: str | None = None
+    num_jobs: int
+    num_jobs_stopped: int = 0
+    jobs: tuple[Job, ...] = attrs.field(default=(), repr=False)
+    """The members, in the order in which they were described."""
+    on_stopped: JobDesc | None = attrs.field(default=None, repr=False)
+    """The job that the transaction which stops the last member adds, each time that happens."""
+    delete_when_succeeded: bool = False
+    stopped_at: datetime | None = None
+    updated_at: datetime | None = None
+    created_at: datetime | None = None
+
+    @classmethod
+    def new(
+        cls,
+        type: str,
+        descs: Iterable[JobDesc],
+        *,
+        origin: str | None = None,
+        start_at: datetime | None = None,
+        on_stopped: JobDesc | None = None,
+        delete_when_succeeded: bool = False,
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    ) -> Self:
+        """Describe a bundle with one job for each of *descs*; *start_at* is for those that name none themselves.
+
+        Raises:
+            InvalidJobError: there are no *descs*, or something in them is of the wrong type or size.
+            PayloadError: a payload cannot be stored as JSON.
+        """
+        bundle_id = new_id()
+        origin = None if origin is None else check_name("origin", origin)
+        described = [_checked_desc(desc) for desc in descs]
+        if not described:
+            raise InvalidJobError("a bundle needs at least one job: an empty one could never complete", field="descs")
+        jobs = tuple(
+            attrs.evolve(_job_of(desc, origin, start_at, max_payload_bytes), bundle_id=bundle_id) for desc in described
+        )
+        return cls(
+            id=bundle_id,
+            type=check_name("type", type),
+            origin=origin,
+            num_jobs=len(jobs),
+            jobs=jobs,
+            on_stopped=None if on_stopped is None else _settled(on_stopped, origin, max_payload_bytes),
+            delete_when_succeeded=bool(delete_when_succeeded),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, JobBundle) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every member has stopped."""
+        return self.num_jobs_stopped >= self.num_jobs
+
+    @property
+    def has_error(self) -> bool:
+        """Whether any member that was read with the bundle has an error message."""
+        return any(job.has_error for job in self.jobs)
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """How many jobs and bundles there are, whatever became of them."""
+
+    num_jobs: int = 0
+    num_job_bundles: int = 0
+    by_type_and_state: Mapping[str, Mapping[State, int]] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def by_state(self) -> dict[State, int]:
+        """The number of jobs in each state; every state is a key."""
+        return {state: sum(states.get(state, 0) for states in self.by_type_and_state.values()) for state in State}
+
+    @property
+    def by_type(self) -> dict[str, int]:
+        """The number of jobs of each type that has any."""
+        return {type_: sum(states.values()) for type_, states in self.by_type_and_state.items()}
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether there is nothing at all."""
+        return self.num_jobs == 0 and self.num_job_bundles == 0
+
+    def __str__(self) -> str:
+        return f"Status{{NumJobs: {self.num_jobs}, NumJobBundles: {self.num_job_bundles}}}"
+
+
+@attrs.frozen
+class Snooze:
+    """Returned by a handler: run the job again after *delay*, as if this run had not been; no retry is used up."""
+
+    delay: timedelta = attrs.field()
+
+    @delay.validator
+    def _check_delay(self, _: object, value: timedelta) -> None:
+        if not isinstance(value, timedelta) or value < timedelta(0):
+            raise ValueError(f"Snooze needs a delay of zero or more as a timedelta, not {value!r}")
+
+
+@attrs.frozen
+class Discard:
+    """Returned by a handler: the job is not worth running any more; it is cancelled, with *reason* as its message."""
+
+    reason: str
+
+
+def check_name(field: str, value: str) -> str:
+    """Return a type or origin that the database will accept, or raise InvalidJobError."""
+    if not isinstance(value, str):
+        raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
+    if not 1 <= len(value) <= MAX_NAME_LENGTH:
+        raise InvalidJobError(
+            f"{field} must have 1 to {MAX_NAME_LENGTH} characters, but {value[:40]!r} has {len(value)}", field=field
+        )
+    if "\0" in value or value.encode(errors="replace").decode() != value:
+        raise InvalidJobError(f"{field} {value!r} contains a character that PostgreSQL cannot store", field=field)
+    return value
+
+
+def check_moment(field: str, value: datetime | None) -> datetime | None:
+    """Return an aware moment, or None, or raise InvalidJobError."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidJobError(f"{field} must be a datetime, not {type(value).__qualname__}", field=field)
+    if value.utcoffset() is None:
+        raise InvalidJobError(
+            f"{field} {value} has no time zone: use datetime.now(UTC), or give the datetime a tzinfo", field=field
+        )
+    return value
+
+
+def _checked_id(value: UUID | None) -> UUID:
+    if value is None:
+        return new_id()
+    if not isinstance(value, UUID):
+        raise InvalidJobError(f"id must be a uuid.UUID, not {type(value).__qualname__}", field="id")
+    return value
+
+
+def _checked_int(field: str, value: int, allowed: range) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJobError(f"{field} must be an int, not {type(value).__qualname__}", field=field)
+    if value not in allowed:
+        raise InvalidJobError(f"{field} must be {allowed.start} to {allowed.stop - 1}, not {value}", field=field)
+    return value
+
+
+def _checked_payload(payload: object, max_bytes: int) -> str:
+    text = dump_json(payload)
+    if text.strip() == "null":
+        raise PayloadError("a job needs a payload: None (JSON null) is none", problems=[("$", "is null")])
+    size = len(text.encode())
+    if size > max_bytes:
+        reason = f"has {size:,} bytes as JSON"
+        raise PayloadError(
+            f"the payload {reason}, but {max_bytes:,} are the limit: store it elsewhere and pass where it is",
+            problems=[("$", reason)],
+        )
+    return text
+
+
+def _checked_desc(desc: JobDesc) -> JobDesc:
+    if not isinstance(desc, JobDesc):
+        raise InvalidJobError(f"a bundle is made of JobDesc, not {type(desc).__qualname__}", field="descs")
+    return desc
+
+
+def _settled(desc: JobDesc, origin: str | None, max_payload_bytes: int) -> JobDesc:
+    """Check a description that becomes a job only later, and spell out what it leaves open."""
+    job = _job_of(_checked_desc(desc), origin, None, max_payload_bytes)
+    return attrs.evolve(desc, payload=RawJSON(job.payload_json), type=job.type, origin=job.origin)
+
+
+def _job_of(desc: JobDesc, origin: str | None, start_at: datetime | None, max_payload_bytes: int) -> Job:
+    return Job.new(
+        desc.type,
+        desc.payload,
+        origin=desc.origin if desc.origin is not None else origin,
+        priority=desc.priority,
+        start_at=desc.start_at if desc.start_at is not None else start_at,
+        max_retry_count=desc.max_retry_count,
+        max_payload_bytes=max_payload_bytes,
+    )

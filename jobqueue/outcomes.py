@@ -1,0 +1,138 @@
+"""What a claim is known by, and what one run of a claimed job led to: the values that a trip carries."""
+
+import enum
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import attrs
+
+from jobqueue.models import Job
+
+
+class Fence(NamedTuple):
+    """What tells one claim from every other: a row is changed for a claim only while it still shows these values."""
+
+    job_id: UUID
+    started_at: datetime
+    claim_id: UUID
+
+
+def fence_of(job: Job) -> Fence:
+    """Return the fence of a claimed *job*."""
+    if job.started_at is None or job.claim_id is None:
+        raise ValueError(f"job {job.id} was read, not claimed")
+    return Fence(job.id, job.started_at, job.claim_id)
+
+
+class OutcomeKind(enum.StrEnum):
+    """What becomes of the job."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    RETRY = "retry"
+    SNOOZED = "snoozed"
+    RELEASED = "released"
+    DISCARDED = "discarded"
+
+
+@attrs.frozen(kw_only=True)
+class RunError:
+    """How a run failed: what is kept on the job, and in its list of attempts."""
+
+    message: str
+    type: str = ""
+    traceback: str = ""
+    data_json: str | None = None
+    """The job's ``error_data``."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What one run led to; made by the classmethods, which say which values go together."""
+
+    fence: Fence
+    kind: OutcomeKind
+    bundle_id: UUID | None = None
+    result_json: str | None = None
+    error: RunError | None = None
+    delay: timedelta | None = None
+    """When to run again, counted from the moment of saving by the database's clock."""
+    start_at: datetime | None = None
+    """When to run again, as a moment, if there is no *delay*."""
+
+    @classmethod
+    def finished(cls, job: Job, result_json: str | None = None) -> "Outcome":
+        """The run succeeded."""
+        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.FINISHED, result_json=result_json)
+
+    @classmethod
+    def failed(cls, job: Job, error: RunError) -> "Outcome":
+        """The run failed, and was the last."""
+        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.FAILED, error=error)
+
+    @classmethod
+    def retry(
+        cls, job: Job, error: RunError, *, delay: timedelta | None = None, start_at: datetime | None = None
+    ) -> "Outcome":
+        """The run failed; another follows after *delay*, or at *start_at*."""
+        return cls(
+            fence=fence_of(job),
+            bundle_id=job.bundle_id,
+            kind=OutcomeKind.RETRY,
+            error=error,
+            delay=delay,
+            start_at=start_at,
+        )
+
+    @classmethod
+    def snoozed(cls, job: Job, delay: timedelta) -> "Outcome":
+        """The handler asked to be run again after *delay*."""
+        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.SNOOZED, delay=delay)
+
+    @classmethod
+    def released(cls, job: Job) -> "Outcome":
+        """The job is given back as if it had never been claimed."""
+        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.RELEASED)
+
+    @classmethod
+    def discarded(cls, job: Job, reason: str) -> "Outcome":
+        """The handler said that the job is not worth running any more."""
+        error = RunError(message=reason)
+        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.DISCARDED, error=error)
+
+
+@attrs.frozen(kw_only=True)
+class Claimant:
+    """For whom jobs are claimed."""
+
+    name: str
+    """``host:pid:thread``, for people to read; no logic depends on it."""
+    lease: timedelta
+    """How long the claim may be silent before it is taken for abandoned."""
+    beats: bool = True
+    """Whether somebody beats for the claim; if not, it is never taken for abandoned."""
+
+
+@attrs.frozen(kw_only=True)
+class Trip:
+    """What one statement and one commit brought: outcomes out, claims in."""
+
+    saved: frozenset[UUID] = frozenset()
+    """Ids of the jobs whose outcomes were saved; one that was sent but is not here had lost its claim."""
+    claimed: tuple[Job, ...] = ()
+    """The jobs claimed, in the order in which they are to be run."""
+    next_due_in: timedelta | None = None
+    """How long until the next job of the wanted types is due, as far as is known; None when nothing is."""
+
+
+@attrs.frozen(kw_only=True)
+class Rescue:
+    """A job that was taken away from a claim that had fallen silent."""
+
+    job_id: UUID
+    job_type: str
+    claimed_by: str | None
+    rescue_count: int
+    failed: bool
+    """Whether the job was failed because it had been rescued too often already."""

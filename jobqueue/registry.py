@@ -1,0 +1,254 @@
+"""Which function handles which type of job: handlers, and the registry that finds them."""
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+
+from jobqueue.errors import DuplicateHandlerError, InvalidJobError, RegistrationError, RegistryFrozenError
+from jobqueue.handler import SERVICE_TIMEOUT, Handler, HandlerTimeout
+from jobqueue.job_context import JobContext
+from jobqueue.models import Job, check_name
+from jobqueue.payload import job_type_of
+from jobqueue.retry import RetryPolicy
+from jobqueue.signature import HandlerCall, check_takes_context_and_job, name_of
+
+__all__ = ["SERVICE_TIMEOUT", "Handler", "Registry", "ScheduleRetry", "default_registry"]
+
+ScheduleRetry = Callable[[JobContext, Job], datetime]
+"""Says when a job whose run has failed is to be run again."""
+
+_BOUNDARIES: Final = ":./"
+_CACHED_TYPES: Final = 1000
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_V = TypeVar("_V")
+_Class = type[Any]
+
+
+class _ByType(Generic[_V]):
+    """What is registered for job types and patterns, never changed: a registry replaces the whole of it."""
+
+    def __init__(self, values: Mapping[str, _V]) -> None:
+        self.values: Final = values
+        self.patterns: Final = tuple(sorted(values))
+        self._by_pattern = lru_cache(maxsize=_CACHED_TYPES)(self._find_by_pattern)
+
+    def find(self, job_type: str) -> _V | None:
+        """Return what is registered for the type itself, or else for the longest pattern that it matches."""
+        exact = self.values.get(job_type)
+        return self._by_pattern(job_type) if exact is None else exact
+
+    def _find_by_pattern(self, job_type: str) -> _V | None:
+        for end in range(len(job_type), 0, -1):
+            if job_type[end - 1] in _BOUNDARIES and (found := self.values.get(f"{job_type[:end]}*")) is not None:
+                return found
+        return self.values.get("*")
+
+
+class Registry:
+    """Handlers by job type, and who schedules the retries of a type.
+
+    A job type is 1 to 100 characters, without ``*``. In its place, a pattern may be registered: ``report:*`` (or with
+    ``.`` or ``/`` before the star) for all types that begin so, ``*`` for all. The exact type is preferred to the
+    longest pattern, that to shorter ones. While a worker pool runs on the registry, it is frozen: then whatever
+    changes its handlers raises RegistryFrozenError.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._freezes = 0
+        self._handlers: _ByType[Handler[..., Any]] = _ByType({})
+        self._retry_schedules: _ByType[ScheduleRetry] = _ByType({})
+
+    # A class can be called, too, and is taken for a payload's; so the first overload has to come first.
+    @overload
+    def handler(  # type: ignore[overload-overlap]
+        self,
+        type: str | _Class | None = None,
+        *,
+        max_retry_count: int = 0,
+        retry: RetryPolicy | None = None,
+        timeout: HandlerTimeout = SERVICE_TIMEOUT,
+    ) -> Callable[[Callable[_P, _R]], Handler[_P, _R]]: ...
+    @overload
+    def handler(self, type: Callable[_P, _R], /) -> Handler[_P, _R]: ...
+
+    def handler(self, type: Any = None, **options: Any) -> Any:
+        """Make the decorated function the handler of a job type; ``@registry.handler`` alone is enough.
+
+        *type* is a name, a pattern or a payload class; None takes the class that the payload parameter is annotated
+        with. *max_retry_count* is for jobs that do not say themselves how often they are run again after a failure,
+        *retry* says when (None: exponentially later, see DEFAULT_POLICY). *timeout* None (or zero) means no limit; the
+        default is the service's ``job_timeout``. What parameters the function may have, HandlerCall tells.
+
+        Raises:
+            RegistrationError: the function, the type or an option is not fit for this.
+            DuplicateHandlerError: the type has a handler.
+            RegistryFrozenError: a worker pool is running.
+        """
+        if type is not None and not isinstance(type, str) and not inspect.isclass(type):
+            return self._register_call(None, type)
+
+        def register(function: Callable[_P, _R]) -> Handler[_P, _R]:
+            return self._register_call(type, function, **options)
+
+        return register
+
+    def register(self, type: str, function: Callable[[JobContext, Job], object]) -> None:
+        """Have jobs of *type* handled by ``function(context, job)``, which reads the payload from the job itself.
+
+        Raises as ``handler`` does.
+        """
+        check_takes_context_and_job(function)
+        self._add(Handler(_checked_type(type), function, call=None))
+
+    def register_func(self, function: Callable[_P, _R]) -> Handler[_P, _R]:
+        """Have *function* handle the jobs of the class that its payload parameter is annotated with.
+
+        Raises as ``handler`` does.
+        """
+        return self._register_call(None, function)
+
+    def register_func_for_job_type(self, type: str, function: Callable[_P, _R]) -> Handler[_P, _R]:
+        """Have *function* handle the jobs of *type*. Raises as ``handler`` does."""
+        return self._register_call(_checked_type(type), function)
+
+    def unregister(self, *types: str) -> None:
+        """Forget handlers and retry schedules: those of *types* (names or patterns), or all when none is named.
+
+        A type that has none is none afterwards either: it is passed over.
+
+        Raises:
+            RegistryFrozenError: a worker pool is running.
+        """
+        with self._lock:
+            self._check_thawed()
+            gone = set(types) or {*self._handlers.values, *self._retry_schedules.values}
+            self._handlers = _without(self._handlers, gone)
+            self._retry_schedules = _without(self._retry_schedules, gone)
+
+    def register_schedule_retry(self, type: str, function: ScheduleRetry) -> None:
+        """Have ``function(context, job)`` say when a job of *type* is run again, in place of a retry policy.
+
+        It is called after a failed run, if there are retries left, with the job showing the error. *type* may be a
+        pattern, and worker pools may be running.
+
+        Raises:
+            RegistrationError: *type* is no type or pattern, or *function* cannot be called like this.
+            DuplicateHandlerError: the type has a retry schedule.
+        """
+        check_takes_context_and_job(function)
+        _checked_type(type)
+        with self._lock:
+            if (other := self._retry_schedules.values.get(type)) is not None:
+                raise DuplicateHandlerError(
+                    f"retries of {type!r} are scheduled by {name_of(other)}; {name_of(function)} cannot do it, too"
+                )
+            self._retry_schedules = _ByType({**self._retry_schedules.values, type: function})
+
+    def find(self, job_type: str) -> Handler[..., Any] | None:
+        """Return the handler for jobs of a type: its own, or else that of the longest matching pattern."""
+        return self._handlers.find(job_type)
+
+    def schedule_retry_of(self, job_type: str) -> ScheduleRetry | None:
+        """Return what schedules the retries of a type, found as handlers are."""
+        return self._retry_schedules.find(job_type)
+
+    def is_registered(self, type: str) -> bool:
+        """Whether jobs of *type* have a handler here."""
+        return self.find(type) is not None
+
+    def registered_job_types(self) -> list[str]:
+        """List the types and patterns that have a handler, sorted."""
+        return list(self._handlers.patterns)
+
+    def patterns(self) -> tuple[str, ...]:
+        """Return the types and patterns for which to claim jobs."""
+        return self._handlers.patterns
+
+    def freeze(self) -> None:
+        """Refuse changes of handlers until ``thaw`` has been called as often as this."""
+        with self._lock:
+            self._freezes += 1
+
+    def thaw(self) -> None:
+        """Take back one ``freeze``. Raises RegistrationError when there is none."""
+        with self._lock:
+            if self._freezes == 0:
+                raise RegistrationError("the registry is not frozen: thaw() takes back one freeze()")
+            self._freezes -= 1
+
+    def _register_call(self, type: str | _Class | None, function: Callable[_P, _R], **options: Any) -> Handler[_P, _R]:
+        call = HandlerCall.of(function)
+        named = type if isinstance(type, str) else _type_from_class(type or call.payload_type, call.name)
+        handler = Handler(_checked_type(named), function, call=call, **options)
+        self._add(handler)
+        return handler
+
+    def _add(self, handler: Handler[..., Any]) -> None:
+        with self._lock:
+            self._check_thawed()
+            if (other := self._handlers.values.get(handler.type)) is not None:
+                raise DuplicateHandlerError(
+                    f"jobs of type {handler.type!r} are handled by {name_of(other.function)}; "
+                    f"{name_of(handler.function)} cannot handle them, too"
+                )
+            self._handlers = _ByType({**self._handlers.values, handler.type: handler})
+
+    def _check_thawed(self) -> None:
+        if self._freezes:
+            raise RegistryFrozenError(
+                "handlers cannot come or go while worker threads run: register them before start_threads(), "
+                "or finish_threads() first"
+            )
+
+
+def _without(table: _ByType[_V], gone: set[str]) -> _ByType[_V]:
+    return _ByType({type_: value for type_, value in table.values.items() if type_ not in gone})
+
+
+def _type_from_class(payload_class: object, function_name: str) -> str:
+    if payload_class is None:
+        raise RegistrationError(
+            f"{function_name} does not tell its job type, for which its one payload parameter must be annotated with a "
+            "class: name the type"
+        )
+    try:
+        return job_type_of(payload_class)
+    except InvalidJobError as error:
+        raise RegistrationError(f"{function_name} does not tell its job type: {error}") from error
+
+
+def _checked_type(type: str) -> str:
+    try:
+        check_name("type", type)
+    except InvalidJobError as error:
+        raise RegistrationError(f"this is no job type: {error}") from error
+    if "*" in type and not _is_pattern(type):
+        raise RegistrationError(
+            f"{type!r} is neither a job type, which has no '*', nor a pattern, which is '*' alone, "
+            "or a prefix that ends in ':*', '.*' or '/*'"
+        )
+    return type
+
+
+def _is_pattern(type: str) -> bool:
+    prefix, star, rest = type.partition("*")
+    return bool(star) and not rest and (not prefix or prefix[-1] in _BOUNDARIES)
+
+
+default_registry: Final = Registry()
+"""Where the functions of the package, such as ``jobqueue.handler``, register."""
+
+handler = default_registry.handler
+register = default_registry.register
+register_func = default_registry.register_func
+register_func_for_job_type = default_registry.register_func_for_job_type
+register_schedule_retry = default_registry.register_schedule_retry
+unregister = default_registry.unregister
+is_registered = default_registry.is_registered
+registered_job_types = default_registry.registered_job_types

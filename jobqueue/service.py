@@ -1,0 +1,194 @@
+"""What an application holds to add, read, reset and delete jobs: the port, whatever stands behind it."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from jobqueue.health import Health
+from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.notifier import Notifier
+from jobqueue.settings import WorkerSettings
+from jobqueue.store import Cursor, Store
+
+
+class JobType(Protocol):
+    """Something that jobs can be enqueued for: a handler, seen from the service."""
+
+    @property
+    def type(self) -> str:
+        """The job type."""
+        ...
+
+    @property
+    def max_retry_count(self) -> int:
+        """How often its jobs are run again, unless they say otherwise."""
+        ...
+
+
+class Finishable(Protocol):
+    """Something that works for a service and has to end before it: a worker pool."""
+
+    def finish(self, timeout: float | timedelta | None = None) -> bool:
+        """Stop and wait; return whether everything has ended."""
+        ...
+
+
+class Service(Protocol):
+    """Add, read, reset and delete jobs.
+
+    Every method raises ClosedError once the service is closed, and BackendError when the database fails. With
+    *connection*, a job is added in the transaction that is open on it: it exists when that commits.
+    """
+
+    @property
+    def settings(self) -> WorkerSettings:
+        """The rules for the workers of this service."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The rows, for worker pools."""
+        ...
+
+    @property
+    def notifier(self) -> Notifier:
+        """The events, for worker pools."""
+        ...
+
+    def add_job(self, job: Job, *, connection: object = None) -> Job:
+        """Add *job*; return it as it was stored. Raises DuplicateJobError when its id is there already."""
+        ...
+
+    def add_jobs(self, jobs: Iterable[Job], *, connection: object = None) -> list[Job]:
+        """Add all of *jobs* or none, in one statement; return them as they were stored."""
+        ...
+
+    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> JobBundle:
+        """Add a bundle and its members, in one statement; return it as it was stored."""
+        ...
+
+    def enqueue(
+        self,
+        type_or_handler: str | JobType,
+        payload: object,
+        *,
+        origin: str | None = None,
+        priority: int = 0,
+        start_at: datetime | None = None,
+        delay: timedelta | None = None,
+        max_retry_count: int | None = None,
+        connection: object = None,
+    ) -> Job:
+        """Make a job and add it.
+
+        *delay* counts from now by the database's clock, and excludes *start_at*. *max_retry_count* None is the
+        handler's, when one is given or registered in this process for the type, else 0.
+
+        Raises:
+            InvalidJobError: a value is of the wrong type or size; its ``field`` names it.
+            PayloadError: the payload cannot be stored as JSON.
+        """
+        ...
+
+    def get_job(self, id: UUID) -> Job:
+        """Read a job. Raises JobNotFoundError."""
+        ...
+
+    def get_job_bundle(self, id: UUID) -> JobBundle:
+        """Read a bundle with its members. Raises JobBundleNotFoundError."""
+        ...
+
+    def get_all_jobs_to_do(self) -> list[Job]:
+        """Read all jobs that have not stopped: waiting, delayed and running ones."""
+        ...
+
+    def get_all_jobs_started_before(self, t: datetime) -> list[Job]:
+        """Read all running jobs that were claimed before *t*, the oldest claim first."""
+        ...
+
+    def get_all_jobs_with_errors(self) -> list[Job]:
+        """Read all jobs with an error message, the first stopped first."""
+        ...
+
+    def list_jobs(
+        self,
+        *,
+        state: State | str | None = None,
+        type: str | None = None,
+        origin: str | None = None,
+        bundle_id: UUID | None = None,
+        limit: int = 100,
+        after: Job | Cursor | None = None,
+    ) -> list[Job]:
+        """Read up to *limit* jobs, the newest first; go on with ``after=`` the last one of the page before."""
+        ...
+
+    def get_status(self) -> Status:
+        """Count jobs and bundles."""
+        ...
+
+    def reset_job(self, id: UUID) -> None:
+        """Make a job as good as new: no error, no result, no retry used. A running one's claim is lost.
+
+        Raises JobNotFoundError.
+        """
+        ...
+
+    def reset_jobs(self, ids: Iterable[UUID]) -> int:
+        """Make several jobs as good as new in one transaction; return how many of them were there."""
+        ...
+
+    def delete_job(self, id: UUID) -> None:
+        """Delete a job, also a running one (its claim is lost), also out of its bundle. Raises JobNotFoundError."""
+        ...
+
+    def delete_jobs_from_origin(self, origin: str) -> int:
+        """Delete all jobs that came from *origin*; return how many."""
+        ...
+
+    def delete_jobs_of_type(self, type: str) -> int:
+        """Delete all jobs of *type*; return how many."""
+        ...
+
+    def delete_finished_jobs(self) -> int:
+        """Delete all jobs that succeeded and are in no bundle; return how many."""
+        ...
+
+    def delete_job_bundle(self, id: UUID) -> None:
+        """Delete a bundle with its members. Raises JobBundleNotFoundError."""
+        ...
+
+    def delete_job_bundles_from_origin(self, origin: str) -> int:
+        """Delete all bundles that came from *origin*, with their members; return how many bundles."""
+        ...
+
+    def delete_job_bundles_of_type(self, type: str) -> int:
+        """Delete all bundles of *type*, with their members; return how many bundles."""
+        ...
+
+    def delete_all_jobs_and_bundles(self) -> None:
+        """Delete everything."""
+        ...
+
+    @property
+    def vitals(self) -> Health:
+        """Where worker pools note how they are doing."""
+        ...
+
+    def health(self) -> dict[str, Any]:
+        """Report each thread and connection (state, since when, last error's class), and counts of lost claims and
+        refused outcomes. Works on a closed service, too."""
+        ...
+
+    def attach(self, dependent: Finishable) -> None:
+        """Have *dependent* finished before the service closes. Raises ClosedError."""
+        ...
+
+    def detach(self, dependent: Finishable) -> None:
+        """Forget *dependent*, which has ended."""
+        ...
+
+    def close(self) -> None:
+        """Close connections and threads of the service. A second call raises ClosedError."""
+        ...

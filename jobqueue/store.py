@@ -1,0 +1,154 @@
+"""The half of a backend that keeps rows: the ports that every backend implements."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+import attrs
+
+from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
+
+
+@attrs.frozen(kw_only=True)
+class JobFilter:
+    """Which jobs to list: those for which everything that is not None holds."""
+
+    state: State | None = None
+    type: str | None = None
+    origin: str | None = None
+    bundle_id: UUID | None = None
+
+
+Cursor = tuple[datetime, UUID]
+"""A place in the list of jobs: the ``created_at`` and the id of the job before it."""
+
+
+class Store(Protocol):
+    """Rows of jobs and bundles. Each method is one statement or one transaction, by the database's clock.
+
+    *connection*, where there is one, is the caller's: the rows are added by it, in its transaction, which the caller
+    commits or rolls back. Whatever the database refuses is raised as a BackendError: an UnavailableError or
+    LockTimeoutError may go away by itself, a RefusedError does not.
+    """
+
+    def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
+        """Add a job that has an origin and is in no bundle, due after *delay* by the database's clock if there is one.
+
+        Raises DuplicateJobError.
+        """
+
+    def add_jobs(self, jobs: Sequence[Job], *, connection: object = None) -> None:
+        """Add jobs that have an origin. Raises DuplicateJobError when an id is there already; then none is added."""
+
+    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
+        """Add a bundle with its members. Raises DuplicateJobError; then nothing is added."""
+
+    def get_job(self, job_id: UUID) -> Job:
+        """Read a job. Raises JobNotFoundError."""
+        ...
+
+    def get_job_bundle(self, bundle_id: UUID) -> JobBundle:
+        """Read a bundle and its members, in the order in which they were made. Raises JobBundleNotFoundError."""
+        ...
+
+    def get_all_jobs_to_do(self) -> list[Job]:
+        """Read all jobs that have not stopped, running and delayed ones included, by start time and age."""
+        ...
+
+    def get_all_jobs_started_before(self, moment: datetime) -> list[Job]:
+        """Read all running jobs that were claimed before *moment*, the oldest claim first."""
+        ...
+
+    def get_all_jobs_with_errors(self) -> list[Job]:
+        """Read all jobs that have an error message, the first stopped first."""
+        ...
+
+    def list_jobs(self, which: JobFilter, *, limit: int, after: Cursor | None) -> list[Job]:
+        """Read the newest jobs, or those that follow the place *after*."""
+        ...
+
+    def get_status(self) -> Status:
+        """Count everything."""
+        ...
+
+    def reset_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Make jobs as good as new, running ones too (their claims are lost); return the ids that were there."""
+        ...
+
+    def delete_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Delete jobs and take them out of the counts of their bundles; return the ids that were there."""
+        ...
+
+    def delete_jobs_from_origin(self, origin: str) -> int:
+        """Delete all jobs that came from *origin*; return how many."""
+        ...
+
+    def delete_jobs_of_type(self, type: str) -> int:
+        """Delete all jobs of *type*; return how many."""
+        ...
+
+    def delete_finished_jobs(self) -> int:
+        """Delete all jobs that succeeded and are in no bundle; return how many."""
+        ...
+
+    def delete_job_bundles(self, bundle_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Delete bundles with their members; return the ids that were there."""
+        ...
+
+    def delete_job_bundles_from_origin(self, origin: str) -> int:
+        """Delete all bundles that came from *origin*, with their members; return how many bundles."""
+        ...
+
+    def delete_job_bundles_of_type(self, type: str) -> int:
+        """Delete all bundles of *type*, with their members; return how many bundles."""
+        ...
+
+    def delete_all_jobs_and_bundles(self) -> None:
+        """Delete everything."""
+
+    def for_workers(self) -> "WorkerStore":
+        """Return the same rows over connections of their own, for one worker pool, which closes it."""
+        ...
+
+    def close(self) -> None:
+        """Give up the connections. Safe to call twice."""
+
+
+class WorkerStore(Protocol):
+    """The same rows, seen by one worker pool. Sets go in and sets come out; a single job is a set of one."""
+
+    def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+        """Save *outcomes* and claim up to *limit* due jobs of *types*, in one statement and one commit.
+
+        *types* are exact names, prefixes (``report:*``) and ``*``. An outcome whose claim was lost is not saved and
+        raises nothing. Claims are by priority, then by when they were due.
+        """
+        ...
+
+    def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
+        """Claim up to *limit* due jobs of *types*."""
+        ...
+
+    def save_outcomes(self, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
+        """Save outcomes; return the ids of the jobs for which it was done."""
+        ...
+
+    def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
+        """Advance ``worker_alive_at`` for claims; return the ids of the jobs that are still theirs."""
+        ...
+
+    def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
+        """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer.
+
+        A job that was taken up again *max_rescues* times already is failed instead.
+        """
+        ...
+
+    def delete_succeeded_bundles(self) -> int:
+        """Delete bundles that asked for it, completed without an error and have nothing left to do."""
+        ...
+
+    def close(self) -> None:
+        """Give up the connections. Safe to call twice."""

@@ -1,0 +1,83 @@
+"""Threads that can be stopped, and the bell that wakes those that wait: nothing here knows of jobs."""
+
+import contextvars
+import random
+import threading
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+
+class StoppableThread(ABC):
+    """A thread that its owner starts once, asks to stop, and joins.
+
+    ``stop`` only asks; it never blocks, and is safe twice and before ``start``. ``with`` does all three.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._stopping = threading.Event()
+        context = contextvars.copy_context()
+        # A daemon as a safety net only: an owner that forgets to join must not keep the interpreter alive.
+        self._thread = threading.Thread(target=context.run, args=(self.run,), name=name, daemon=True)
+
+    @abstractmethod
+    def run(self) -> None:
+        """Work until ``self._stopping`` is set."""
+
+    @property
+    def name(self) -> str:
+        """What the thread is called in logs and dumps."""
+        return self._thread.name
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._thread.is_alive()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is the thread that asks."""
+        return self._thread is threading.current_thread()
+
+    def start(self) -> None:
+        """Start the thread; once in its life."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self._stopping.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait up to *timeout* seconds for the thread to end; return whether it has (or was never started)."""
+        if self._thread.ident is not None and not self.is_current:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self.join()
+
+
+class Backoff:
+    """How long a loop waits after each of several errors in a row: twice as long each time, up to a cap, with jitter."""
+
+    def __init__(self, first: float = 0.1, cap: float = 5.0) -> None:
+        self._first = first
+        self._cap = cap
+        self._next = first
+
+    def next(self) -> float:
+        """Return how many seconds to wait after one more error."""
+        wait = self._next
+        self._next = min(wait * 2, self._cap)
+        return wait * random.uniform(0.5, 1.0)  # noqa: S311 - spreads processes, guards nothing
+
+    def reset(self) -> None:
+        """Start over, after a success."""
+        self._next = self._first

@@ -1,0 +1,111 @@
+"""One trip to the database and back, and what to make of how it went. Knows nothing of who waits for it."""
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from uuid import UUID
+
+import attrs
+
+from jobqueue.errors import BackendError, LockTimeoutError, RefusedError
+from jobqueue.health import Health
+from jobqueue.outcomes import Claimant, Outcome, Trip
+from jobqueue.settings import WorkerSettings
+from jobqueue.store import WorkerStore
+from jobqueue.worker.contact import Contact
+from jobqueue.worker.lost_claims import LostClaims
+from jobqueue.worker.saving import save_apart
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class HandedIn:
+    """An outcome on its way to the database."""
+
+    outcome: Outcome
+    since: float
+    sent: bool = False
+    """Whether a trip with it has broken off, so that it may have been saved without our knowing."""
+
+
+@attrs.frozen
+class Arrival:
+    """How a trip ended."""
+
+    trip: Trip | None = None
+    """What it brought; None when it only saved, or came to nothing."""
+    unsent: Sequence[HandedIn] = ()
+    """Outcomes that it could not save because the database did not answer."""
+    locked: Sequence[HandedIn] = ()
+    """Outcomes that need a row which somebody else holds."""
+
+
+class Carrier:
+    """Makes trips for the workers of a pool."""
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        types: Sequence[str],
+        settings: WorkerSettings,
+        *,
+        name: str,
+        contact: Contact,
+        lost_claims: LostClaims,
+        health: Health,
+    ) -> None:
+        self._store = store
+        self._types = tuple(types)
+        self._settings = settings
+        self._name = name
+        self._contact = contact
+        self._lost_claims = lost_claims
+        self._health = health
+
+    def travel(self, carried: Sequence[HandedIn], limit: int) -> Arrival:
+        """Save what is carried and claim up to *limit* jobs; BackendErrors are dealt with here."""
+        outcomes = [kept.outcome for kept in carried]
+        try:
+            with self._contact.watched():
+                trip = self._store.make_trip(outcomes, self._types, limit, self._claimant())
+        except (LockTimeoutError, RefusedError) as error:
+            if not outcomes:
+                logger.exception("no job could be claimed")
+                return Arrival()
+            logger.warning("a trip with %d outcomes is taken apart: %s", len(outcomes), error)
+            return self.save_apart(carried)
+        except BackendError:
+            return self._broken_off(carried)
+        self._settle(carried, trip.saved)
+        return Arrival(trip)
+
+    def _claimant(self) -> Claimant:
+        return Claimant(
+            name=f"{self._name}:{threading.current_thread().name}",
+            lease=self._settings.dead_for,
+            beats=self._settings.heartbeat_interval is not None,
+        )
+
+    def save_apart(self, carried: Sequence[HandedIn]) -> Arrival:
+        """Save what is carried, so that an outcome which the database refuses does not hold up the others."""
+        by_fence = {kept.outcome.fence: kept for kept in carried}
+        saving = save_apart(self._store, [kept.outcome for kept in carried], self._health)
+        self._settle([by_fence[outcome.fence] for outcome in saving.tried], saving.saved)
+        postponed = self._broken_off([by_fence[outcome.fence] for outcome in saving.postponed])
+        return Arrival(unsent=postponed.unsent, locked=[by_fence[outcome.fence] for outcome in saving.waiting])
+
+    def _broken_off(self, carried: Sequence[HandedIn]) -> Arrival:
+        for kept in carried:
+            kept.sent = True
+        return Arrival(unsent=carried)
+
+    def _settle(self, carried: Iterable[HandedIn], saved: AbstractSet[UUID]) -> None:
+        """Tell of outcomes that were not saved, because their claims had been lost."""
+        for kept in carried:
+            fence = kept.outcome.fence
+            if fence.job_id not in saved and not kept.sent:
+                self._health.count("refused_outcomes")
+                self._lost_claims.note(fence, f"its outcome ({kept.outcome.kind}) was refused")
+            self._lost_claims.forget(fence)

@@ -1,0 +1,46 @@
+"""Whether the database answers the threads of a pool: what is logged once, and what all of them go by."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from jobqueue.errors import BackendError, LockTimeoutError, RefusedError
+from jobqueue.health import Vital
+
+logger = logging.getLogger(__name__)
+
+
+class Contact:
+    """The pool's contact to the database, as its trips, beats and maintenance find it."""
+
+    def __init__(self, vital: Vital, dead_for: timedelta) -> None:
+        self._vital = vital
+        self._dead_for = dead_for.total_seconds()
+        self._heard_at = time.monotonic()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note how a call of the database within the block goes; errors pass through."""
+        try:
+            yield
+        except (LockTimeoutError, RefusedError):
+            raise  # the database has answered
+        except BackendError as error:
+            if self._vital.failed(error):
+                logger.warning("the database does not do its work, trying again: %s", error)
+            raise
+        self._heard_at = time.monotonic()
+        if self._vital.succeeded():
+            logger.warning("the database works again")
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether there was no answer for so long that others may have taken our claims away."""
+        return self._vital.is_down and time.monotonic() - self._heard_at >= self._dead_for
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether there was contact without a break for long enough to judge the silence of others."""
+        return self._vital.up_for() >= self._dead_for

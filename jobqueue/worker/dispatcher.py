@@ -1,0 +1,302 @@
+"""How claims and outcomes travel: what has come together goes in one trip, made by the worker that needs it most.
+
+There is no thread of its own for it. A worker that ends a job hands its outcome in and asks for the next job; it then
+makes a trip itself, for everybody: one statement and one commit that carries all outcomes handed in so far out, and
+jobs for all workers that have none in. Meanwhile the others go on, and what they hand in goes with the next trip. Idle,
+that is one outcome, saved at once; busy, trips grow by themselves. docs/how-a-trip-works.md tells it at length.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import chain
+from typing import Final
+
+import attrs
+
+from jobqueue.models import Job
+from jobqueue.outcomes import Fence, Outcome, fence_of
+from jobqueue.settings import WorkerSettings
+from jobqueue.threads import Backoff
+from jobqueue.worker.carrier import Arrival, Carrier, HandedIn
+from jobqueue.worker.contact import Contact
+
+logger = logging.getLogger(__name__)
+
+MAX_TRIPS: Final = 2
+"""How many trips may be on their way at the same time; each has a connection to itself."""
+
+_SECONDS_OF_WORK_AHEAD: Final = 0.020
+_SMOOTHING: Final = 0.1
+_SHORTEST_WAIT: Final = 0.001
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A claimed job that waits for a worker."""
+
+    job: Job
+    since: float
+
+
+class Dispatcher:
+    """Gives jobs to workers and takes their outcomes, over the trips that they make."""
+
+    def __init__(self, carrier: Carrier, settings: WorkerSettings, contact: Contact) -> None:
+        self._carrier = carrier
+        self._batch_size = settings.batch_size
+        self._poll_seconds = settings.poll_interval.total_seconds()
+        self._contact = contact
+
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._anything_kept = threading.Event()
+        self._backoff = Backoff()
+
+        self._held: deque[_Held] = deque()
+        self._handed_in: list[HandedIn] = []
+        self._on_trips: list[Sequence[HandedIn]] = []
+        self._locked_out: list[HandedIn] = []  # outcomes whose rows somebody else has locked
+
+        self._idle = 0  # workers that want a job
+        self._trips = 0  # trips on their way
+        self._asked = 0  # jobs that these may bring
+        self._rings = 1  # reasons to look at the queue, so far
+        self._rings_heeded = 0  # how many there were when the last look that found too little began
+        self._look_at = 0.0  # when to look without a reason
+        self._retry_at = 0.0  # when to travel again after the database did not answer
+        self._mean_seconds: float | None = None  # how long jobs take
+        self._closing = False
+        self._abandoned = False
+
+    # --- for workers
+
+    def hand_in(self, outcome: Outcome, seconds: float) -> None:
+        """Take the outcome of a job that ran for *seconds*; one of the next trips saves it."""
+        with self._lock:
+            if self._abandoned:
+                logger.warning("job %s ended after it had been released: its outcome is dropped", outcome.fence.job_id)
+                return
+            self._handed_in.append(HandedIn(outcome, time.monotonic()))
+            mean = self._mean_seconds
+            self._mean_seconds = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
+        self.call_keeper()
+
+    def next_job(self) -> Job | None:
+        """Wait for a job to run; None means that the worker is to end."""
+        with self._lock:
+            self._idle += 1
+            try:
+                while not self._is_over():
+                    # No job is started while outcomes wait that could go: nobody knows how long it will take.
+                    if self._outcomes_are_due() or self._refill_is_due():
+                        self._travel()
+                    elif self._may_start_job():
+                        self._pass_duty_on()
+                        return self._held.popleft().job
+                    elif self._look_is_due():
+                        self._travel()
+                    else:
+                        self._changed.wait(self._seconds_to_wait())
+                return None
+            finally:
+                self._idle -= 1
+
+    def _is_over(self) -> bool:
+        return self._closing and (self._abandoned or self._contact.is_dead or not self._handed_in)
+
+    def _may_travel(self) -> bool:
+        return self._trips < MAX_TRIPS and time.monotonic() >= self._retry_at
+
+    def _outcomes_are_due(self) -> bool:
+        if not self._handed_in or not self._may_travel():
+            return False
+        return not self._held or self._closing or len(self._handed_in) * 2 >= self._batch_size
+
+    def _refill_is_due(self) -> bool:
+        ahead = self._ahead()
+        return ahead > 0 and len(self._held) * 2 <= ahead and self._look_is_due()
+
+    def _look_is_due(self) -> bool:
+        if self._limit() < 1 or not self._may_travel():
+            return False
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + self._poll_seconds
+            self._rings += 1
+        return self._rings > self._rings_heeded
+
+    def _may_start_job(self) -> bool:
+        # When nobody has heard of us for dead_for, what is held may be somebody else's: the next beat will tell.
+        return bool(self._held) and not self._closing and not self._contact.is_dead
+
+    def _pass_duty_on(self) -> None:
+        """Wake a waiting worker for what there is to do besides the job that this one is about to start."""
+        if len(self._held) > 1 or self._look_is_due():
+            self._changed.notify()
+
+    def _ahead(self) -> int:
+        """How many jobs to hold besides those for idle workers: about 20 ms of work, so none while jobs are long."""
+        if self._batch_size == 1 or self._mean_seconds is None:
+            return 0
+        return min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / max(self._mean_seconds, 1e-6)))
+
+    def _limit(self) -> int:
+        """How many jobs a trip that starts now may bring."""
+        return 0 if self._closing else max(0, self._idle + self._ahead() - len(self._held) - self._asked)
+
+    def _seconds_to_wait(self) -> float:
+        now = time.monotonic()
+        wanted_at = now if self._handed_in and self._trips < MAX_TRIPS else self._look_at
+        return max(_SHORTEST_WAIT, max(wanted_at, self._retry_at) - now)
+
+    # --- trips
+
+    def _travel(self) -> None:
+        """Carry out all that was handed in, and bring jobs. Called with the lock, which is given up on the way."""
+        limit, rings = self._limit(), self._rings
+        carried, self._handed_in = self._handed_in, []
+        self._on_trips.append(carried)
+        self._trips += 1
+        self._asked += limit
+        self._lock.release()
+        arrival = Arrival(unsent=carried)
+        try:
+            arrival = self._carrier.travel(carried, limit)
+        finally:
+            self._lock.acquire()
+            self._trips -= 1
+            self._asked -= limit
+            self._on_trips = [trip for trip in self._on_trips if trip is not carried]
+            self._arrive(arrival, limit, rings, carried)
+
+    def _arrive(self, arrival: Arrival, limit: int, rings: int, carried: Sequence[HandedIn]) -> None:
+        self._handed_in[:0] = arrival.unsent
+        self._locked_out += arrival.locked
+        if self._closing:
+            self._changed.notify_all()
+        trip = arrival.trip
+        if trip is None:
+            self._rings += 1
+            self._retry_at = time.monotonic() + self._backoff.next() if arrival.unsent or not carried else 0.0
+            return
+        self._backoff.reset()
+        self._retry_at = 0.0
+        if limit > 0:
+            self._look_at = time.monotonic() + self._seconds_until_due(trip.next_due_in, carried)
+        if trip.claimed:
+            now = time.monotonic()
+            self._held.extend(_Held(job, now) for job in trip.claimed)
+            self._changed.notify(len(trip.claimed) if self._handed_in else len(trip.claimed) - 1)
+            self.call_keeper()
+        if len(trip.claimed) < limit:
+            self._rings_heeded = max(self._rings_heeded, rings)
+        elif limit > 0:
+            self._rings += 1
+
+    def _seconds_until_due(self, next_due_in: timedelta | None, carried: Sequence[HandedIn]) -> float:
+        """How long nothing will be due, as far as this trip knows: what it saved itself it could not see."""
+        delays = [kept.outcome.delay for kept in carried if kept.outcome.delay is not None]
+        if next_due_in is not None:
+            delays.append(next_due_in)
+        return min([self._poll_seconds, *(delay.total_seconds() for delay in delays)])
+
+    # --- for whoever hears of jobs
+
+    def ring(self) -> None:
+        """Have the queue looked at: there may be something in it."""
+        with self._lock:
+            self._rings += 1
+            self._changed.notify()
+
+    # --- for the keeper
+
+    def call_keeper(self) -> None:
+        """Wake the keeper, if it sleeps."""
+        if not self._anything_kept.is_set():
+            self._anything_kept.set()
+
+    def wait_for_keeping(self) -> None:
+        """Wait until there is something that no worker is running: held, handed in, or waiting for the database."""
+        self._anything_kept.wait()
+
+    def rest(self) -> None:
+        """Note that nothing is kept, unless something is."""
+        with self._lock:
+            if self._is_saved and not self._held and not self._closing:
+                self._anything_kept.clear()
+
+    def kept_fences(self) -> list[Fence]:
+        """Return the claims that nobody but the keeper beats for."""
+        with self._lock:
+            outcomes = [*self._handed_in, *chain.from_iterable(self._on_trips), *self._locked_out]
+            return [fence_of(held.job) for held in self._held] + [kept.outcome.fence for kept in outcomes]
+
+    def drop(self, lost: Sequence[Fence]) -> list[Fence]:
+        """Do not start jobs that are held with claims that were lost; return the claims of those."""
+        with self._lock:
+            dropped = [fence for held in self._held if (fence := fence_of(held.job)) in lost]
+            self._held = deque(held for held in self._held if fence_of(held.job) not in lost)
+            return dropped
+
+    def hand_back(self, longer_than: float) -> int:
+        """Release jobs that have been held unstarted for *longer_than* seconds; return how many."""
+        with self._lock:
+            before = time.monotonic() - longer_than
+            late = [held for held in self._held if held.since <= before]
+            if late:
+                self._held = deque(held for held in self._held if held.since > before)
+                self._handed_in += [HandedIn(Outcome.released(held.job), held.since) for held in late]
+            return len(late)
+
+    def carry_overdue(self, longer_than: float) -> None:
+        """Make a trip, if something was handed in *longer_than* seconds ago and no worker has taken it."""
+        with self._lock:
+            if self._handed_in and self._may_travel() and time.monotonic() - self._handed_in[0].since >= longer_than:
+                self._travel()
+
+    def carry_locked_out(self) -> None:
+        """Try again to save outcomes whose rows were locked: those of one bundle at a time."""
+        with self._lock:
+            if not self._locked_out or not self._may_travel():
+                return
+            bundle_id = self._locked_out[0].outcome.bundle_id
+            carried = [kept for kept in self._locked_out if kept.outcome.bundle_id == bundle_id]
+            self._locked_out = [kept for kept in self._locked_out if kept.outcome.bundle_id != bundle_id]
+            self._on_trips.append(carried)
+        arrival = Arrival(locked=carried)
+        try:
+            arrival = self._carrier.save_apart(carried)
+        finally:
+            with self._lock:
+                self._on_trips = [trip for trip in self._on_trips if trip is not carried]
+                self._locked_out += [*arrival.locked, *arrival.unsent]
+                self._changed.notify_all()
+
+    # --- ending
+
+    def close(self) -> None:
+        """Claim nothing more, and hand back what is held; workers end when what was handed in is saved."""
+        with self._lock:
+            self._closing = True
+            self._handed_in += [HandedIn(Outcome.released(held.job), held.since) for held in self._held]
+            self._held.clear()
+            self._changed.notify_all()
+        self.call_keeper()
+
+    def abandon(self) -> None:
+        """Have workers end although something that they handed in is not saved."""
+        with self._lock:
+            self._closing = self._abandoned = True
+            self._changed.notify_all()
+
+    def wait_until_saved(self, timeout: float | None) -> bool:
+        """Wait up to *timeout* seconds until all outcomes have reached the database; return whether they have."""
+        with self._lock:
+            return self._changed.wait_for(lambda: self._is_saved, timeout)
+
+    @property
+    def _is_saved(self) -> bool:
+        return not (self._handed_in or self._on_trips or self._locked_out)

@@ -1,0 +1,91 @@
+"""The thread that shows that a claimed job is alive, one for each worker thread."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import attrs
+
+from jobqueue.errors import BackendError
+from jobqueue.job_context import JobContext
+from jobqueue.outcomes import Fence
+from jobqueue.store import WorkerStore
+from jobqueue.threads import StoppableThread
+from jobqueue.worker.contact import Contact
+from jobqueue.worker.lost_claims import LostClaims
+
+
+@attrs.define(eq=False)
+class _Run:
+    """The run that is beaten for."""
+
+    fence: Fence
+    context: JobContext
+    beaten_at: float
+
+
+class Heartbeat(StoppableThread):
+    """Beats for the job that its worker thread runs, if any.
+
+    The thread lives as long as its worker and looks twice per interval whether there is something to beat for, so that
+    arming and disarming it is an assignment: starting a thread per job would cost more than most claims do.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        interval: timedelta,
+        dead_for: timedelta,
+        store: WorkerStore,
+        contact: Contact,
+        lost_claims: LostClaims,
+    ) -> None:
+        super().__init__(name)
+        self._look_every = interval.total_seconds() / 2
+        self._dead_for = dead_for.total_seconds()
+        self._store = store
+        self._contact = contact
+        self._lost_claims = lost_claims
+        self._run: _Run | None = None
+
+    @contextmanager
+    def beating_for(self, fence: Fence, context: JobContext) -> Iterator[None]:
+        """Beat for a claim within the block; tell *context* when it is lost."""
+        self._run = _Run(fence, context, time.monotonic())
+        try:
+            yield
+        finally:
+            self._run = None
+
+    def run(self) -> None:
+        """Beat until stopped."""
+        while not self._stopping.wait(self._look_every):
+            self.tick()
+
+    def tick(self) -> None:
+        """Beat, if there is something to beat for and it has not been done just now."""
+        run = self._run
+        if run is None or run.context.is_lost or time.monotonic() - run.beaten_at < self._look_every:
+            return
+        try:
+            with self._contact.watched():
+                owned = self._store.touch_jobs([run.fence])
+        except BackendError:
+            self._fence_off(run)
+            return
+        if run.fence.job_id in owned:
+            run.beaten_at = time.monotonic()
+        elif self._run is run:
+            # Not when the run has ended meanwhile: then the row may show its saved outcome.
+            self._lose(run, "its row no longer shows this claim")
+
+    def _fence_off(self, run: _Run) -> None:
+        """Give a run up that nobody could hear of for so long that its job may be somebody else's by now."""
+        if time.monotonic() - run.beaten_at >= self._dead_for and self._run is run:
+            self._lose(run, "no beat got through for longer than dead_for")
+
+    def _lose(self, run: _Run, how: str) -> None:
+        run.context.lose()
+        self._lost_claims.note(run.fence, how)

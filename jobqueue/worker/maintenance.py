@@ -1,0 +1,59 @@
+"""The thread that looks after the whole queue: takes jobs up whose workers died, deletes bundles that asked for it."""
+
+import logging
+import random
+from datetime import timedelta
+from typing import Final
+
+from jobqueue.errors import BackendError
+from jobqueue.outcomes import Rescue
+from jobqueue.settings import WorkerSettings
+from jobqueue.store import WorkerStore
+from jobqueue.threads import StoppableThread
+from jobqueue.worker.contact import Contact
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_INTERVAL: Final = timedelta(seconds=4)
+
+
+class Maintenance(StoppableThread):
+    """Every process runs it, at its own moments; there is no leader, and no handler is needed."""
+
+    def __init__(self, store: WorkerStore, settings: WorkerSettings, contact: Contact) -> None:
+        super().__init__("jobqueue-maintenance")
+        self._store = store
+        self._settings = settings
+        self._contact = contact
+        self._interval = min(settings.dead_for / 4, _LONGEST_INTERVAL).total_seconds()
+
+    def run(self) -> None:
+        """Maintain until stopped."""
+        while not self._stopping.wait(self._interval * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads processes
+            self.tick()
+
+    def tick(self) -> None:
+        """Do all that is to be done, once."""
+        try:
+            with self._contact.watched():
+                self._store.delete_succeeded_bundles()
+                # Who was cut off cannot tell whether the others were silent, or it was deaf.
+                if self._contact.is_steady:
+                    self._report(self._store.reap_jobs(self._settings.dead_for, self._settings.max_rescues))
+        except BackendError as error:
+            logger.debug("maintenance has to wait: %s", error)
+
+    def _report(self, rescues: list[Rescue]) -> None:
+        for rescue in rescues:
+            level = logging.ERROR if rescue.failed else logging.WARNING
+            logger.log(
+                level,
+                "the worker %s of job %s (%s) fell silent: %s",
+                rescue.claimed_by or "(unknown)",
+                rescue.job_id,
+                rescue.job_type,
+                f"failed, after {rescue.rescue_count} rescues"
+                if rescue.failed
+                else f"taken up again, rescue {rescue.rescue_count}",
+                extra={"job_id": str(rescue.job_id), "job_type": rescue.job_type},
+            )

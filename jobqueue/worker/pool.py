@@ -1,0 +1,107 @@
+"""A pool of worker threads, as an application sees it."""
+
+import atexit
+import threading
+import time
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from jobqueue.registry import Registry, default_registry
+from jobqueue.service import Service
+from jobqueue.worker.crew import Crew
+
+_SECONDS_AT_EXIT: Final = 5.0
+
+
+class WorkerPool:
+    """Worker threads for the jobs of a service whose types are registered; as a context manager it runs in the block.
+
+    A pool runs once. Its settings are the service's. Handlers cannot be registered while it runs.
+
+    Raises:
+        ValueError: *threads* is less than 1.
+    """
+
+    def __init__(self, service: Service, registry: Registry = default_registry, threads: int = 4) -> None:
+        if threads < 1:
+            raise ValueError(f"a worker pool needs at least 1 thread, not {threads}")
+        self._service = service
+        self._registry = registry
+        self._threads = threads
+        self._crew: Crew | None = None
+        self._stopped = False
+        self._ending = threading.Lock()
+        self._has_ended: bool | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the pool was started, and not stopped since."""
+        return self._crew is not None and not self._stopped
+
+    def start(self) -> None:
+        """Start the threads.
+
+        Raises:
+            RuntimeError: the pool was started before.
+            ClosedError: the service is closed.
+        """
+        if self._crew is not None:
+            raise RuntimeError("a worker pool can be started only once: make a new one")
+        self._service.attach(self)
+        self._registry.freeze()
+        self._crew = Crew(self._service, self._registry, self._threads)
+        self._crew.start()
+        atexit.register(self._finish_at_exit)
+
+    def stop(self) -> None:
+        """Claim no more jobs; running ones go on. Returns at once, and is safe twice and before ``start``."""
+        self._stopped = True
+        if self._crew is not None:
+            self._crew.stop()
+
+    def finish(self, timeout: float | timedelta | None = None) -> bool:
+        """Stop, wait for running jobs and save what they led to; return whether all of that was done.
+
+        When *timeout* (seconds, or a timedelta; None: however long jobs take) has passed, handlers are told so by
+        their contexts; the jobs of those that still do not end are released, for another process to take at once, and
+        are named in the log. Safe twice, and from several threads.
+
+        Raises:
+            RuntimeError: a handler calls this, on the pool that runs it.
+        """
+        if self._crew is None:
+            return True
+        if self._crew.includes_current_thread:
+            raise RuntimeError("a handler cannot wait for its own pool to finish: call stop() instead")
+        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
+        self.stop()
+        if not self._ending.acquire(timeout=-1 if seconds is None else seconds):
+            return False
+        try:
+            if self._has_ended is None:
+                self._has_ended = self._end(self._crew, deadline)
+            return self._has_ended
+        finally:
+            self._ending.release()
+
+    def _end(self, crew: Crew, deadline: float | None) -> bool:
+        atexit.unregister(self._finish_at_exit)
+        try:
+            return crew.end(deadline)
+        finally:
+            self._registry.thaw()
+            self._service.detach(self)
+
+    def _finish_at_exit(self) -> None:
+        self.finish(_SECONDS_AT_EXIT)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()

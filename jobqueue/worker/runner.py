@@ -1,0 +1,58 @@
+"""What a worker thread does with one claimed job."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from jobqueue.execution import execute
+from jobqueue.job_context import JobContext
+from jobqueue.models import Job
+from jobqueue.outcomes import Fence, Outcome, fence_of
+from jobqueue.registry import Registry
+from jobqueue.service import Service
+
+
+class Beating(Protocol):
+    """Whatever beats for a claim while its job runs."""
+
+    def beating_for(self, fence: Fence, context: JobContext) -> AbstractContextManager[None]:
+        """Beat within the block."""
+        ...
+
+
+class Unbeaten:
+    """Beats for nothing: heartbeats are off."""
+
+    def beating_for(self, fence: Fence, context: JobContext) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Do nothing within the block."""
+        return nullcontext()
+
+
+class Runner:
+    """Runs the jobs of one worker thread, one after the other."""
+
+    def __init__(self, service: Service, registry: Registry, beating: Beating) -> None:
+        self._service = service
+        self._registry = registry
+        self._beating = beating
+        self._context: JobContext | None = None
+
+    @property
+    def context(self) -> JobContext | None:
+        """The run that goes on at this moment, for other threads to look at."""
+        return self._context
+
+    def run(self, job: Job) -> tuple[Outcome, float]:
+        """Run *job*; return what it led to, and how many seconds that took."""
+        handler = self._registry.find(job.type)
+        usual = self._service.settings.job_timeout
+        timeout = usual if handler is None else handler.timeout_or(usual)
+        context = JobContext(job, timeout=timeout, service=self._service)
+        began = time.monotonic()
+        self._context = context
+        try:
+            with self._beating.beating_for(fence_of(job), context):
+                outcome = execute(job, context, handler, self._registry.schedule_retry_of(job.type))
+        finally:
+            self._context = None
+        return outcome, time.monotonic() - began

@@ -1,0 +1,88 @@
+"""How our connections are made, and how many there are."""
+
+import os
+from collections.abc import Mapping
+from typing import Final, LiteralString
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool
+
+WORKER_CONNECTIONS: Final = 3
+"""What one worker pool uses, whatever its number of threads: two for trips, one for beats and maintenance."""
+
+# Applied unless the conninfo, or libpq's variable, says otherwise: a dead network is noticed within about 30 s.
+_CONNECTION_DEFAULTS: Final[Mapping[str, tuple[str, str | None]]] = {
+    "connect_timeout": ("10", "PGCONNECT_TIMEOUT"),
+    "application_name": ("jobqueue", "PGAPPNAME"),
+    "keepalives_idle": ("10", None),
+    "keepalives_interval": ("5", None),
+    "keepalives_count": ("3", None),
+    "tcp_user_timeout": ("25000", None),
+}
+
+# A database may have other defaults for these; our statements rely on them.
+_SESSION: Final = """
+set default_transaction_isolation = 'read committed';
+set timezone = 'UTC';
+"""
+
+# Statements of workers are few, run often, and are written to be served by an index under a generic plan. Planning each
+# anew costs more than running it; a plan made while the table was small must not go on scanning it when it has grown;
+# compiling one (which a pessimistic estimate can set off) costs a hundred times its run.
+_WORKER_SESSION: Final = """
+set lock_timeout = '2s';
+set plan_cache_mode = force_generic_plan;
+set enable_seqscan = off;
+set jit = off;
+"""
+
+
+def complete_conninfo(conninfo: str) -> str:
+    """Add to *conninfo* the settings that make a dead network show, unless they are there.
+
+    Raises:
+        ValueError: *conninfo* is neither a URL nor a string of ``name=value`` pairs.
+    """
+    try:
+        given = conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError as error:
+        raise ValueError(f"this is not a PostgreSQL connection string: {error}") from None
+    missing = {
+        name: value
+        for name, (value, variable) in _CONNECTION_DEFAULTS.items()
+        if name not in given and not (variable and os.environ.get(variable))
+    }
+    return make_conninfo(conninfo, **missing)
+
+
+def application_pool(conninfo: str, max_size: int) -> ConnectionPool:
+    """Return a pool for the calls of an application: it connects at the first call, and keeps what is used."""
+    return _pool(conninfo, "jobqueue", max_size=max_size, timeout=30, session=_SESSION)
+
+
+def worker_pool(conninfo: str) -> ConnectionPool:
+    """Return a pool for the trips and beats of one worker pool."""
+    return _pool(
+        conninfo, "jobqueue-workers", max_size=WORKER_CONNECTIONS, timeout=5, session=_SESSION + _WORKER_SESSION
+    )
+
+
+def _pool(conninfo: str, name: str, *, max_size: int, timeout: float, session: LiteralString) -> ConnectionPool:
+    def configure(connection: psycopg.Connection) -> None:
+        connection.execute(session, prepare=False)
+
+    return ConnectionPool(
+        conninfo,
+        name=name,
+        kwargs={"autocommit": True},
+        configure=configure,
+        min_size=0,
+        max_size=max_size,
+        timeout=timeout,
+        # After this long the pool gives an attempt up, and starts afresh at the next call: its back-off has no cap, and
+        # would keep us waiting for minutes after a long outage has ended.
+        reconnect_timeout=5,
+        num_workers=1,
+        open=True,
+    )

@@ -1,0 +1,340 @@
+"""Statements for worker pools: the trip that saves and claims, the beat, the reaper."""
+
+from typing import Final
+
+from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW, NUMBER_OF_JOB_COLUMNS
+
+# --- working: one trip carries outcomes out and claims in -------------------------------------------------------------
+
+# Save outcomes, each only while its claim is still the row's. `owned` locks the jobs in order and looks at their newest
+# versions; `moved` counts, for each bundle once, the members that have really stopped by this statement.
+_SAVING: Final = f"""
+outcome as materialized (
+  select *
+  from jsonb_to_recordset(%(outcomes)s::jsonb) as o(
+    id uuid, started_at timestamptz, claim_id uuid, kind text, result jsonb, error_msg text, error_data jsonb,
+    attempt jsonb, delay float8, start_at timestamptz
+  )
+),
+owned as materialized (
+  select o.*, o.kind in ('finished', 'failed', 'discarded') as stops
+  from outcome o
+  join {{schema}}.job j on j.id = o.id and j.started_at = o.started_at and j.claim_id = o.claim_id
+  where j.stopped_at is null
+  order by j.id
+  for no key update of j
+),
+saved as (
+  update {{schema}}.job j
+  set
+    started_at = case when o.stops then j.started_at end,
+    claim_id = case when o.stops then j.claim_id end,
+    lease = case when o.stops then j.lease end,
+    claimed_by = case when o.stops then j.claimed_by end,
+    worker_alive_at = null,
+    stopped_at = case when o.stops then {NOW} end,
+    cancelled_at = case when o.kind = 'discarded' then {NOW} end,
+    start_at = case
+      when o.delay is not null then {NOW} + make_interval(secs => o.delay)
+      when o.start_at is not null then o.start_at
+      else j.start_at
+    end,
+    result = o.result,
+    error_msg = o.error_msg,
+    error_data = o.error_data,
+    attempt_errors = case
+      when o.attempt is null then j.attempt_errors
+      else
+        case when jsonb_array_length(j.attempt_errors) >= 20 then j.attempt_errors - 0
+          else coalesce(j.attempt_errors, '[]') end
+        || (jsonb_build_object('at', {NOW}, 'run', j.run_count + 1) || o.attempt)
+    end,
+    current_retry_count = case
+      when o.kind = 'retry' then j.current_retry_count + 1
+      when o.kind in ('failed', 'discarded') then greatest(j.current_retry_count, j.max_retry_count)
+      else j.current_retry_count
+    end,
+    run_count = case when o.kind = 'released' then j.run_count else j.run_count + 1 end,
+    updated_at = {NOW}
+  from owned o
+  where j.id = o.id and j.id = any(array(select id from owned))
+  returning j.id, j.bundle_id, o.stops,
+    -- A retry does not stop the job, so no trigger tells of it.
+    case when o.kind = 'retry' and current_setting('jobqueue.notify', true) is distinct from 'off' then
+      pg_notify(%(job_stopped)s, json_build_object(
+        'id', j.id, 'type', left(j."type", 100), 'origin', left(j.origin, 100), 'willRetry', true)::text)::text
+    end as told
+),
+counted as materialized (
+  select bundle_id, count(*)::int as n from saved where stops and bundle_id is not null group by bundle_id
+),
+bundle as materialized (
+  select b.id
+  from {{schema}}.job_bundle b
+  where b.id = any(array(select bundle_id from counted))
+  order by b.id
+  for no key update
+),
+moved as (
+  update {{schema}}.job_bundle b
+  set num_jobs_stopped = least(b.num_jobs, b.num_jobs_stopped + c.n), updated_at = {NOW}
+  from counted c
+  where b.id = c.bundle_id and b.id = any(array(select id from bundle))
+  returning b.id
+)
+"""
+
+# Claim due jobs at a cost that depends on how many types and priorities wait, not on how many jobs do.
+#
+# `prefixed` and `wanted`: the types to look for; a prefix is spelt out to those of its types that have jobs waiting, by
+# one probe of the claim index each. `level`: the priorities in falling order, one probe per type each, walked only as
+# far as the batch needs. `picked`: on each level, from the type on that was due first, due jobs in order, locked one by
+# one as they are taken; those that somebody else holds are passed over, so that no lock can stop a queue.
+#
+# `id = any(array(...))` and not a join: under a generic plan the join scans the table, for a limit is taken to let a
+# tenth of it through.
+_CLAIMING: Final = f"""
+prefixed(prefix, "type") as (
+  select p.prefix, (
+    select j."type" from {{schema}}.job j
+    where j.started_at is null and j."type" collate "C" >= p.prefix
+    order by j."type" collate "C" limit 1
+  )
+  from unnest(%(prefixes)s::text[]) as p(prefix)
+  union all
+  select p.prefix, (
+    select j."type" from {{schema}}.job j
+    where j.started_at is null and j."type" collate "C" > p."type"
+    order by j."type" collate "C" limit 1
+  )
+  from prefixed p
+  where starts_with(p."type", p.prefix)
+),
+wanted("type") as materialized (
+  select unnest(%(types)s::text[])
+  union
+  select "type" from prefixed where starts_with("type", prefix)
+),
+level(priority) as (
+  select max(top.priority)
+  from wanted w, lateral (
+    select j.priority from {{schema}}.job j
+    where j.started_at is null and j."type" collate "C" = w."type"
+    order by j.priority desc limit 1
+  ) top
+  union all
+  select (
+    select max(below.priority)
+    from wanted w, lateral (
+      select j.priority from {{schema}}.job j
+      where j.started_at is null and j."type" collate "C" = w."type" and j.priority < l.priority
+      order by j.priority desc limit 1
+    ) below
+  )
+  from level l
+  where l.priority is not null
+),
+picked as materialized (
+  select due.id
+  from level l
+  cross join lateral (
+    select w."type"
+    from wanted w, lateral (
+      select coalesce(j.start_at, j.created_at) as at from {{schema}}.job j
+      where j.started_at is null and j."type" collate "C" = w."type" and j.priority = l.priority
+        and coalesce(j.start_at, j.created_at) <= {NOW}
+      order by coalesce(j.start_at, j.created_at) limit 1
+    ) first
+    order by first.at
+  ) head
+  cross join lateral (
+    select j.id from {{schema}}.job j
+    where j.started_at is null and j."type" collate "C" = head."type" and j.priority = l.priority
+      and coalesce(j.start_at, j.created_at) <= {NOW}
+    order by coalesce(j.start_at, j.created_at), j.id
+    limit %(limit)s
+    for no key update skip locked
+  ) due
+  limit %(limit)s
+),
+claimed as (
+  update {{schema}}.job j
+  set
+    started_at = {NOW},
+    worker_alive_at = case when %(beats)s then {NOW} end,
+    claim_id = %(claim_id)s,
+    lease = %(lease)s,
+    claimed_by = %(claimed_by)s,
+    stopped_at = null,
+    updated_at = {NOW}
+  where j.id = any(array(select id from picked))
+  returning {JOB_COLUMNS}
+)
+"""
+
+# When too few jobs were due: how long until the next one is. A hint, so that it may look at the top levels only.
+_NEXT_DUE: Final = f"""
+select extract(epoch from min(next.at) - {NOW})::float8
+from (select priority from level where priority is not null limit 20) l, wanted w, lateral (
+  select coalesce(j.start_at, j.created_at) as at from {{schema}}.job j
+  where j.started_at is null and j."type" collate "C" = w."type" and j.priority = l.priority
+    and coalesce(j.start_at, j.created_at) > {NOW}
+  order by coalesce(j.start_at, j.created_at) limit 1
+) next
+where (select count(*) from picked) < %(limit)s
+"""
+
+_NO_JOB: Final = ", ".join(["null"] * (NUMBER_OF_JOB_COLUMNS - 1))
+
+SAVE_OUTCOMES: Final = f"with {_SAVING} select id from saved"
+
+# Rows are ('saved', null, id), ('next', seconds) or ('claimed', null, job...). The order of the branches is the order of
+# locks: all outcomes with their bundles are saved before the first claim, which never waits for a lock, is made.
+MAKE_TRIP: Final = f"""
+with recursive {_CLAIMING}, {_SAVING}
+select 'saved', null::float8, id, {_NO_JOB} from saved where (select count(*) from moved) >= 0
+union all
+select 'claimed', null, c.* from claimed c
+union all
+select 'next', ({_NEXT_DUE}), null, {_NO_JOB}
+"""
+
+CLAIM_JOBS: Final = f"""
+with recursive {_CLAIMING}
+select 'claimed', null::float8, c.* from claimed c
+union all
+select 'next', ({_NEXT_DUE}), null, {_NO_JOB}
+"""
+
+# A beat does not wait for a row that somebody has locked, so that one such row cannot silence the others; such a row
+# cannot be reaped either. `owned` says which claims still stand, touched or not.
+_TOUCH: Final = f"""
+with claim as materialized (
+  select * from jsonb_to_recordset(%(fences)s::jsonb) as c(id uuid, started_at timestamptz, claim_id uuid)
+),
+owned as materialized (
+  select j.id
+  from claim c
+  join {{schema}}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
+  where j.stopped_at is null
+),
+free as materialized (
+  select j.id
+  from claim c
+  join {{schema}}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
+  where j.stopped_at is null
+  order by j.id
+  for no key update of j
+"""
+_TOUCHED: Final = f"""
+),
+touched as (
+  update {{schema}}.job j
+  set worker_alive_at = {NOW}, updated_at = {NOW}
+  where j.id = any(array(select id from free))
+  returning j.id
+)
+select o.id, t.id is not null from owned o left join touched t on t.id = o.id
+"""
+TOUCH_JOBS: Final = f"{_TOUCH} skip locked {_TOUCHED}"
+TOUCH_LOCKED_JOBS: Final = f"{_TOUCH} {_TOUCHED}"
+
+# --- maintaining ------------------------------------------------------------------------------------------------------
+
+# Silence counts only while the database could hear: not for the time before its server was started. The second
+# condition on j is for jobs of go-jobqueue before 0.6, which marks a job as stopped while it computes the retry.
+REAP_JOBS: Final = f"""
+with silent as materialized (
+  select j.id, j.stopped_at is null and j.rescue_count >= %(max_rescues)s as spent, j.stopped_at is null as crashed
+  from {{schema}}.job j
+  where pg_postmaster_start_time() < now() - %(dead_for)s::interval
+    and (
+      (
+        j.started_at is not null
+        and j.stopped_at is null
+        and j.worker_alive_at < {NOW} - greatest(%(dead_for)s::interval, j.lease)
+      ) or (
+        j.stopped_at < {NOW} - %(dead_for)s::interval
+        and j.error_msg is not null
+        and j.current_retry_count < j.max_retry_count
+        and j.cancelled_at is null
+      )
+    )
+  order by j.id
+  for no key update skip locked
+),
+reaped as (
+  update {{schema}}.job j
+  set
+    started_at = case when s.spent then j.started_at end,
+    stopped_at = case when s.spent then {NOW} end,
+    error_msg = case when s.spent then format(
+      'the worker of this job fell silent, and it had been taken up again %%s times before', j.rescue_count) end,
+    error_data = case when s.spent then jsonb_build_object(
+      'type', 'TooManyRescues', 'rescue_count', j.rescue_count, 'claimed_by', j.claimed_by,
+      'started_at', j.started_at, 'worker_alive_at', j.worker_alive_at) end,
+    current_retry_count = case
+      when s.spent then greatest(j.current_retry_count, j.max_retry_count)
+      else j.current_retry_count
+    end,
+    rescue_count = case when s.crashed and not s.spent then j.rescue_count + 1 else j.rescue_count end,
+    result = null,
+    worker_alive_at = null,
+    claim_id = null,
+    lease = null,
+    claimed_by = case when s.spent then j.claimed_by end,
+    updated_at = {NOW}
+  from silent s
+  where j.id = s.id
+  returning j.id, j.bundle_id, j."type", j.rescue_count, s.spent
+),
+counted as materialized (
+  select bundle_id, count(*)::int as n from reaped where spent and bundle_id is not null group by bundle_id
+),
+bundle as materialized (
+  select b.id
+  from {{schema}}.job_bundle b
+  where b.id = any(array(select bundle_id from counted))
+  order by b.id
+  for no key update
+),
+moved as (
+  update {{schema}}.job_bundle b
+  set num_jobs_stopped = least(b.num_jobs, b.num_jobs_stopped + c.n), updated_at = {NOW}
+  from counted c
+  where b.id = c.bundle_id and b.id = any(array(select id from bundle))
+)
+-- The old row tells who was silent: this reads the snapshot from before the update.
+select r.id, r."type", j.claimed_by, r.rescue_count, r.spent
+from reaped r
+join {{schema}}.job j on j.id = r.id
+order by r.id
+"""
+
+# Complete, nobody failed, and the job that it asked for when it stopped is gone or has succeeded.
+DELETE_SUCCEEDED_BUNDLES: Final = """
+with done as materialized (
+  select b.id
+  from {schema}.job_bundle b
+  where b.delete_when_succeeded
+    and b.stopped_at is not null
+    and not exists (select from {schema}.job j where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null))
+    and not exists (
+      select from {schema}.job j
+      where j.completes_bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
+    )
+  order by b.id
+  limit 100
+),
+member as materialized (
+  select j.id from {schema}.job j where j.bundle_id = any(array(select id from done)) order by j.id for update skip locked
+),
+bundle as materialized (
+  select b.id
+  from {schema}.job_bundle b
+  where b.id = any(array(select id from done)) and b.stopped_at is not null and (select count(*) from member) >= 0
+  order by b.id
+  for update skip locked
+)
+delete from {schema}.job_bundle b where b.id = any(array(select id from bundle))
+"""

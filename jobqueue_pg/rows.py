@@ -1,0 +1,198 @@
+"""From rows to models and from models to parameters. The order of columns is that of the statements in queries.py."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from jobqueue.models import Job, JobBundle, JobDesc
+from jobqueue.outcomes import Fence, Outcome, OutcomeKind, Rescue, RunError
+from jobqueue.payload import MAX_PAYLOAD_BYTES, dump_json
+
+Row = Sequence[Any]
+
+_MAX_JOBS_IN_STATEMENT: Final = 10_000
+_MAX_BYTES_IN_STATEMENT: Final = 32 * MAX_PAYLOAD_BYTES
+_MAX_DELAY_SECONDS: Final = 100 * 365 * 86_400.0
+
+
+def job_of_row(row: Row) -> Job:
+    """Make a job of the columns JOB_COLUMNS."""
+    return Job(
+        id=row[0],
+        bundle_id=row[1],
+        type=row[2],
+        payload_json=row[3],
+        priority=row[4],
+        origin=row[5],
+        max_retry_count=row[6],
+        current_retry_count=row[7],
+        start_at=row[8],
+        started_at=row[9],
+        worker_alive_at=row[10],
+        created_at=row[11],
+        updated_at=row[12],
+        claim_id=row[13],
+        claimed_by=row[14],
+        run_count=row[15],
+        rescue_count=row[16],
+        attempt_errors_json=row[17],
+        completes_bundle_id=row[18],
+        progress_json=row[19],
+        stopped_at=row[20],
+        cancelled_at=row[21],
+        error_msg=row[22],
+        error_data_json=row[23],
+        result_json=row[24],
+    )
+
+
+def bundle_of_row(row: Row, jobs: Iterable[Job]) -> JobBundle:
+    """Make a bundle of the columns BUNDLE_COLUMNS and its members."""
+    return JobBundle(
+        id=row[0],
+        type=row[1],
+        origin=row[2],
+        num_jobs=row[3],
+        num_jobs_stopped=row[4],
+        on_stopped=None if row[5] is None else _desc(json.loads(row[5])),
+        delete_when_succeeded=row[6],
+        stopped_at=row[7],
+        updated_at=row[8],
+        created_at=row[9],
+        jobs=tuple(jobs),
+    )
+
+
+def _desc(described: dict[str, Any]) -> JobDesc:
+    start_at = described["startAt"]
+    return JobDesc(
+        described["payload"],
+        type=described["type"],
+        origin=described["origin"],
+        priority=described["priority"],
+        max_retry_count=described["maxRetryCount"],
+        start_at=None if start_at is None else datetime.fromisoformat(start_at),
+    )
+
+
+def rescue_of_row(row: Row) -> Rescue:
+    """Make a rescue of what REAP_JOBS returns."""
+    return Rescue(job_id=row[0], job_type=row[1], claimed_by=row[2], rescue_count=row[3], failed=row[4])
+
+
+def job_parameters(job: Job, delay: timedelta | None) -> dict[str, object]:
+    """Return the parameters of ADD_JOB."""
+    return {
+        "id": job.id,
+        "type": job.type,
+        "payload": job.payload_json,
+        "priority": job.priority,
+        "origin": job.origin,
+        "max_retry_count": job.max_retry_count,
+        "start_at": job.start_at,
+        "delay": delay,
+    }
+
+
+def job_recordsets(jobs: Sequence[Job]) -> Iterator[str]:
+    """Spell jobs as JSON arrays of records for ADD_JOBS: one, unless they are very many or very large."""
+    records: list[str] = []
+    size = 0
+    for job in jobs:
+        record = _record(job)
+        if records and (len(records) >= _MAX_JOBS_IN_STATEMENT or size + len(record) > _MAX_BYTES_IN_STATEMENT):
+            yield f"[{','.join(records)}]"
+            records, size = [], 0
+        records.append(record)
+        size += len(record)
+    if records:
+        yield f"[{','.join(records)}]"
+
+
+def _record(job: Job) -> str:
+    """Spell one job, its payload inserted as the JSON text that it is already."""
+    columns = json.dumps(
+        {
+            "id": str(job.id),
+            "bundle_id": None if job.bundle_id is None else str(job.bundle_id),
+            "type": job.type,
+            "priority": job.priority,
+            "origin": job.origin,
+            "max_retry_count": job.max_retry_count,
+            "start_at": None if job.start_at is None else job.start_at.isoformat(),
+        }
+    )
+    return f'{columns[:-1]},"payload":{job.payload_json}}}'
+
+
+def bundle_parameters(bundle: JobBundle) -> dict[str, object]:
+    """Return the parameters of ADD_BUNDLE, but for the members."""
+    return {
+        "id": bundle.id,
+        "type": bundle.type,
+        "origin": bundle.origin,
+        "num_jobs": bundle.num_jobs,
+        "on_stopped": _on_stopped_json(bundle.on_stopped),
+        "delete_when_succeeded": bundle.delete_when_succeeded,
+    }
+
+
+def _on_stopped_json(desc: JobDesc | None) -> str | None:
+    """Spell the job that a bundle adds when it has stopped, as the trigger on job_bundle reads it."""
+    if desc is None:
+        return None
+    columns = json.dumps(
+        {
+            "type": desc.type,
+            "origin": desc.origin,
+            "priority": desc.priority,
+            "maxRetryCount": desc.max_retry_count,
+            "startAt": None if desc.start_at is None else desc.start_at.isoformat(),
+        }
+    )
+    return f'{columns[:-1]},"payload":{dump_json(desc.payload)}}}'
+
+
+def fences_json(fences: Iterable[Fence]) -> str:
+    """Spell claims as the JSON array of records that TOUCH_JOBS reads."""
+    return f"[{','.join(f'{{{_fence_columns(fence)}}}' for fence in fences)}]"
+
+
+def outcomes_json(outcomes: Iterable[Outcome]) -> str:
+    """Spell outcomes as the JSON array of records that a trip reads.
+
+    One text and not an array per column: the driver's arrays cost more time, and change their types with their content,
+    which would prepare the statement anew for each combination.
+    """
+    return f"[{','.join(map(_outcome_record, outcomes))}]"
+
+
+def _outcome_record(outcome: Outcome) -> str:
+    columns = f'{_fence_columns(outcome.fence)},"kind":"{outcome.kind.value}"'
+    if outcome.result_json is not None:
+        columns += f',"result":{outcome.result_json}'
+    if outcome.delay is not None:
+        columns += f',"delay":{min(outcome.delay.total_seconds(), _MAX_DELAY_SECONDS)}'
+    elif outcome.start_at is not None:
+        columns += f',"start_at":"{outcome.start_at.isoformat()}"'
+    if outcome.error is not None:
+        columns += _error_columns(outcome.error, outcome.kind)
+    return f"{{{columns}}}"
+
+
+def _fence_columns(fence: Fence) -> str:
+    return f'"id":"{fence.job_id}","started_at":"{fence.started_at.isoformat()}","claim_id":"{fence.claim_id}"'
+
+
+def _error_columns(error: RunError, kind: OutcomeKind) -> str:
+    columns = ""
+    # A job that will be retried has not stopped and shows no error; what went wrong is in its attempt_errors.
+    if kind is not OutcomeKind.RETRY:
+        columns += f',"error_msg":{json.dumps(error.message)}'
+        if error.data_json is not None:
+            columns += f',"error_data":{error.data_json}'
+    if kind is not OutcomeKind.DISCARDED:
+        attempt = {"error_msg": error.message, "error_type": error.type, "traceback": error.traceback}
+        columns += f',"attempt":{json.dumps(attempt)}'
+    return columns

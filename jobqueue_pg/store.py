@@ -1,0 +1,183 @@
+"""Jobs and bundles as rows in PostgreSQL, as applications use them: each method is one statement or one transaction."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import LiteralString
+from uuid import UUID
+
+import attrs
+from psycopg.errors import UniqueViolation
+
+from jobqueue.errors import DuplicateJobError, JobBundleNotFoundError, JobNotFoundError
+from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.store import Cursor, JobFilter
+from jobqueue_pg import rows
+from jobqueue_pg.database import Database, Parameters
+from jobqueue_pg.errors import translate_errors
+from jobqueue_pg.joining import joined
+from jobqueue_pg.pool import application_pool, worker_pool
+from jobqueue_pg.queries import applications as queries
+from jobqueue_pg.worker_store import PostgresWorkerStore
+
+
+class PostgresStore:
+    """The Store on PostgreSQL, over a pool of connections of its own that is opened at first need."""
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        schema: str = "worker",
+        pool_size: int = 4,
+        now: Callable[[], datetime | None] = lambda: None,
+    ) -> None:
+        self._conninfo = conninfo
+        self._database = Database(application_pool(conninfo, pool_size), schema, now)
+
+    def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
+        """Add a job that has an origin."""
+        with _duplicate_named([job.id]):
+            self._add([(queries.ADD_JOB, rows.job_parameters(job, delay))], connection)
+
+    def add_jobs(self, jobs: Sequence[Job], *, connection: object = None) -> None:
+        """Add jobs that have an origin."""
+        statements: list[_Statement] = [(queries.ADD_JOBS, {"jobs": text}) for text in rows.job_recordsets(jobs)]
+        with _duplicate_named([job.id for job in jobs]):
+            self._add(statements, connection)
+
+    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
+        """Add a bundle with its members."""
+        first, *others = rows.job_recordsets(bundle.jobs)
+        statements: list[_Statement] = [(queries.ADD_BUNDLE, {**rows.bundle_parameters(bundle), "jobs": first})]
+        statements += [(queries.ADD_JOBS, {"jobs": text}) for text in others]
+        with _duplicate_named([bundle.id, *(job.id for job in bundle.jobs)]):
+            self._add(statements, connection)
+
+    def _add(self, statements: "Sequence[_Statement]", connection: object) -> None:
+        database = self._database
+        if connection is not None:
+            with translate_errors():
+                for statement, parameters in statements:
+                    database.execute(joined(connection), statement, parameters)
+        elif len(statements) == 1:
+            database.fetch(*statements[0])
+        else:
+            with database.transaction() as own:
+                for statement, parameters in statements:
+                    database.execute(own, statement, parameters)
+
+    def get_job(self, job_id: UUID) -> Job:
+        """Read a job."""
+        found = self._jobs(queries.GET_JOB, {"id": job_id})
+        if not found:
+            raise JobNotFoundError(job_id)
+        return found[0]
+
+    def get_job_bundle(self, bundle_id: UUID) -> JobBundle:
+        """Read a bundle and its members, both as of one moment."""
+        database = self._database
+        with database.transaction() as connection:
+            connection.execute("set transaction isolation level repeatable read, read only")
+            found = database.execute(connection, queries.GET_BUNDLE, {"id": bundle_id}).fetchone()
+            if found is None:
+                raise JobBundleNotFoundError(bundle_id)
+            members = database.execute(connection, queries.GET_JOBS_OF_BUNDLE, {"id": bundle_id}).fetchall()
+        return rows.bundle_of_row(found, map(rows.job_of_row, members))
+
+    def get_all_jobs_to_do(self) -> list[Job]:
+        """Read all jobs that have not stopped."""
+        return self._jobs(queries.GET_JOBS_TO_DO, {})
+
+    def get_all_jobs_started_before(self, moment: datetime) -> list[Job]:
+        """Read all running jobs that were claimed before *moment*."""
+        return self._jobs(queries.GET_JOBS_STARTED_BEFORE, {"moment": moment})
+
+    def get_all_jobs_with_errors(self) -> list[Job]:
+        """Read all jobs that have an error message."""
+        return self._jobs(queries.GET_JOBS_WITH_ERRORS, {})
+
+    def list_jobs(self, which: JobFilter, *, limit: int, after: Cursor | None) -> list[Job]:
+        """Read the newest jobs, or those that follow the place *after*."""
+        created_at, job_id = after or (None, None)
+        place = {"after_created_at": created_at, "after_id": job_id, "limit": limit}
+        return self._jobs(queries.LIST_JOBS, {**attrs.asdict(which), **place})
+
+    def _jobs(self, statement: LiteralString, parameters: Parameters) -> list[Job]:
+        return [rows.job_of_row(row) for row in self._database.fetch(statement, parameters)]
+
+    def get_status(self) -> Status:
+        """Count everything."""
+        counts: dict[str, dict[State, int]] = {}
+        for job_type, state, number in self._database.fetch(queries.COUNT_JOBS, {}):
+            counts.setdefault(job_type, {})[State(state)] = number
+        [[num_job_bundles]] = self._database.fetch(queries.COUNT_BUNDLES, {})
+        num_jobs = sum(sum(states.values()) for states in counts.values())
+        return Status(num_jobs=num_jobs, num_job_bundles=num_job_bundles, by_type_and_state=counts)
+
+    def reset_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Make jobs as good as new."""
+        return self._ids(queries.RESET_JOBS, {"ids": list(job_ids)})
+
+    def delete_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Delete jobs and take them out of the counts of their bundles."""
+        return self._ids(queries.DELETE_JOBS, {"ids": list(job_ids)})
+
+    def delete_jobs_from_origin(self, origin: str) -> int:
+        """Delete all jobs that came from *origin*."""
+        return len(self._ids(queries.DELETE_JOBS_FROM_ORIGIN, {"origin": origin}))
+
+    def delete_jobs_of_type(self, type: str) -> int:
+        """Delete all jobs of *type*."""
+        return len(self._ids(queries.DELETE_JOBS_OF_TYPE, {"type": type}))
+
+    def delete_finished_jobs(self) -> int:
+        """Delete all jobs that succeeded and are in no bundle."""
+        return len(self._ids(queries.DELETE_FINISHED_JOBS, {}))
+
+    def delete_job_bundles(self, bundle_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Delete bundles with their members."""
+        return self._ids(queries.DELETE_BUNDLES, {"ids": list(bundle_ids)})
+
+    def delete_job_bundles_from_origin(self, origin: str) -> int:
+        """Delete all bundles that came from *origin*."""
+        return len(self._ids(queries.DELETE_BUNDLES_FROM_ORIGIN, {"origin": origin}))
+
+    def delete_job_bundles_of_type(self, type: str) -> int:
+        """Delete all bundles of *type*."""
+        return len(self._ids(queries.DELETE_BUNDLES_OF_TYPE, {"type": type}))
+
+    def delete_all_jobs_and_bundles(self) -> None:
+        """Delete everything: the jobs first, as locks are taken in that order everywhere."""
+        with self._database.transaction() as connection:
+            self._database.execute(connection, queries.DELETE_ALL_JOBS, {})
+            self._database.execute(connection, queries.DELETE_ALL_BUNDLES, {})
+
+    def _ids(self, statement: LiteralString, parameters: Parameters) -> frozenset[UUID]:
+        return frozenset(row[0] for row in self._database.fetch(statement, parameters))
+
+    def for_workers(self) -> PostgresWorkerStore:
+        """Return the same rows over the few connections of one worker pool."""
+        return PostgresWorkerStore(Database(worker_pool(self._conninfo), self._database.schema, self._database.now))
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self._database.close()
+
+
+_Statement = tuple[LiteralString, Parameters]
+
+
+@contextmanager
+def _duplicate_named(ids: Sequence[UUID]) -> Iterator[None]:
+    """Say which id is there already, when the database says that one is."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error.__cause__, UniqueViolation):
+            raise
+        detail = error.__cause__.diag.message_detail or ""
+        existing = next((id_ for id_ in ids if str(id_) in detail), None)
+        raise DuplicateJobError(
+            f"{existing or 'one of the ids'} is in the queue already; nothing was added", existing_id=existing
+        ) from error.__cause__

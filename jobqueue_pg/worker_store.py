@@ -1,0 +1,137 @@
+"""Jobs as rows in PostgreSQL, as worker pools use them: trips, beats and the reaper."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from jobqueue.errors import LockTimeoutError, UnavailableError
+from jobqueue.models import Job, new_id
+from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
+from jobqueue_pg import rows
+from jobqueue_pg.database import Database
+from jobqueue_pg.queries import workers as queries
+from jobqueue_pg.schema import channel_prefix
+
+_WAIT_FOR_CONNECTION: Final = 5.0
+_JOB_COLUMNS: Final = slice(2, None)
+
+
+class PostgresWorkerStore:
+    """The WorkerStore on PostgreSQL, over three connections: two for trips, one for everything else.
+
+    That trips are two at most is the dispatcher's business; that everything else is one at a time is settled here, so
+    that many beats at once can never keep a trip waiting.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._aside = threading.Lock()
+        self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"
+
+    def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+        """Save *outcomes* and claim up to *limit* jobs, in one statement and one commit."""
+        if not outcomes:
+            return self._claim(types, limit, claimant)
+        if not types or limit < 1:
+            return Trip(saved=self.save_outcomes(outcomes))
+        parameters = {**_saving(outcomes, self._job_stopped), **_claiming(types, limit, claimant)}
+        return _trip(self._database.fetch(queries.MAKE_TRIP, parameters))
+
+    def _claim(self, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+        if not types or limit < 1:
+            return Trip()
+        return _trip(self._database.fetch(queries.CLAIM_JOBS, _claiming(types, limit, claimant)))
+
+    def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
+        """Claim up to *limit* jobs."""
+        return self._claim(types, limit, claimant).claimed
+
+    def save_outcomes(self, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
+        """Save *outcomes*; return the ids of the jobs for which it was done."""
+        if not outcomes:
+            return frozenset()
+        saved = self._database.fetch(queries.SAVE_OUTCOMES, _saving(outcomes, self._job_stopped))
+        return frozenset(row[0] for row in saved)
+
+    def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
+        """Beat for claims; return the ids of the jobs that are still theirs.
+
+        Rows that somebody has locked are beaten for last, and waited for as long as a lock timeout allows.
+        """
+        if not fences:
+            return frozenset()
+        with self._connection_aside():
+            beaten = dict(self._database.fetch(queries.TOUCH_JOBS, {"fences": rows.fences_json(fences)}))
+            locked = [fence for fence in fences if beaten.get(fence.job_id) is False]
+            if locked:
+                beaten.update(self._touch_locked_jobs(locked))
+        return frozenset(beaten)
+
+    def _touch_locked_jobs(self, fences: Sequence[Fence]) -> dict[UUID, bool]:
+        try:
+            return dict(self._database.fetch(queries.TOUCH_LOCKED_JOBS, {"fences": rows.fences_json(fences)}))
+        except LockTimeoutError:
+            # Nobody can reap a row that is locked: the next beat is soon enough.
+            return {}
+
+    def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
+        """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
+        with self._connection_aside():
+            reaped = self._database.fetch(queries.REAP_JOBS, {"dead_for": dead_for, "max_rescues": max_rescues})
+        return [rows.rescue_of_row(row) for row in reaped]
+
+    def delete_succeeded_bundles(self) -> int:
+        """Delete bundles that asked for it, completed without an error and have nothing left to do."""
+        with self._connection_aside():
+            return len(self._database.fetch(queries.DELETE_SUCCEEDED_BUNDLES, {}))
+
+    @contextmanager
+    def _connection_aside(self) -> Iterator[None]:
+        if not self._aside.acquire(timeout=_WAIT_FOR_CONNECTION):
+            raise UnavailableError(f"the connection for beats was busy for {_WAIT_FOR_CONNECTION:g} s")
+        try:
+            yield
+        finally:
+            self._aside.release()
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self._database.close()
+
+
+def _saving(outcomes: Sequence[Outcome], channel: str) -> dict[str, object]:
+    return {"outcomes": rows.outcomes_json(outcomes), "job_stopped": channel}
+
+
+def _claiming(types: Sequence[str], limit: int, claimant: Claimant) -> dict[str, object]:
+    return {
+        "types": [name for name in types if not name.endswith("*")],
+        "prefixes": [name.removesuffix("*") for name in types if name.endswith("*")],
+        "limit": limit,
+        "claim_id": new_id(),
+        "lease": claimant.lease,
+        "claimed_by": claimant.name,
+        "beats": claimant.beats,
+    }
+
+
+def _trip(fetched: Sequence[rows.Row]) -> Trip:
+    """Sort the rows of a trip; RETURNING keeps no order, so jobs are put into the order in which they were due."""
+    saved, claimed, next_due_in = [], [], None
+    for row in fetched:
+        match row[0]:
+            case "saved":
+                saved.append(row[2])
+            case "claimed":
+                claimed.append(rows.job_of_row(row[_JOB_COLUMNS]))
+            case _:
+                next_due_in = None if row[1] is None else timedelta(seconds=row[1])
+    claimed.sort(key=_turn)
+    return Trip(saved=frozenset(saved), claimed=tuple(claimed), next_due_in=next_due_in)
+
+
+def _turn(job: Job) -> tuple[object, ...]:
+    return (-job.priority, job.start_at or job.created_at, job.id)
