@@ -1,6 +1,6 @@
 """Which service is meant when none is named: the one in use in this context, or else the default one."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -20,7 +20,7 @@ def set_default_service(service: Service) -> None:
 
 
 @contextmanager
-def use_service(service: Service) -> Iterator[Service]:
+def use_service(service: Service) -> Generator[Service]:
     """Work on *service* within the ``with`` block, in this thread (or task) only."""
     token = _in_use.set(service)
     try:

@@ -2,7 +2,7 @@
 
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 from jobqueue.errors import JobInterruptedError, JobQueueError, JobTimeoutError, LostClaimError
@@ -24,7 +24,7 @@ class JobContext:
         self.job: Final = job
         self._service = service
         self._timeout = timeout
-        self._began_at = datetime.now(UTC)
+        self._began_at = time()
         self._expires = None if timeout is None else monotonic() + timeout.total_seconds()
         self._lost = False
         self._interrupted = False
@@ -35,7 +35,7 @@ class JobContext:
         if self._timeout is None:
             return None
         try:
-            return self._began_at + self._timeout
+            return datetime.fromtimestamp(self._began_at, UTC) + self._timeout
         except OverflowError:
             return datetime.max.replace(tzinfo=UTC)
 

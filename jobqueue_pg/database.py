@@ -1,6 +1,6 @@
 """One schema of one database, reached through one pool: runs statements, and knows when to try again."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, LiteralString
@@ -52,7 +52,7 @@ class Database:
         return connection.execute(self._with_schema(statement), {**parameters, "now": self.now()})
 
     @contextmanager
-    def transaction(self) -> Iterator["Connection[Any]"]:
+    def transaction(self) -> Generator["Connection[Any]"]:
         """Open a transaction for several statements."""
         with translate_errors(), self.pool.connection() as connection, connection.transaction():
             yield connection
@@ -64,6 +64,8 @@ class Database:
     def _with_schema(self, statement: LiteralString) -> bytes:
         complete = self._statements.get(statement)
         if complete is None:
-            complete = sql.SQL(statement).format(schema=sql.Identifier(self.schema)).as_bytes(None)
+            # All statements have parameters, so that the driver would take a % in the name for one.
+            schema = sql.Identifier(self.schema.replace("%", "%%"))
+            complete = sql.SQL(statement).format(schema=schema).as_bytes(None)
             self._statements[statement] = complete
         return complete

@@ -1,6 +1,6 @@
 """The one place where errors of the driver become errors of jobqueue."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import psycopg
@@ -21,7 +21,7 @@ ROLLED_BACK = (errors.DeadlockDetected, errors.SerializationFailure)
 
 
 @contextmanager
-def translate_errors() -> Iterator[None]:
+def translate_errors() -> Generator[None]:
     """Raise what the driver raises as a BackendError, with the driver's error as its cause."""
     try:
         yield

@@ -58,19 +58,27 @@ def complete_conninfo(conninfo: str) -> str:
 
 def application_pool(conninfo: str, max_size: int) -> ConnectionPool:
     """Return a pool for the calls of an application: it connects at the first call, and keeps what is used."""
-    return _pool(conninfo, "jobqueue", max_size=max_size, timeout=30, session=_SESSION)
+    return _pool(conninfo, "jobqueue", max_size=max_size, timeout=30, session=_SESSION, prepare_threshold=5)
 
 
 def worker_pool(conninfo: str) -> ConnectionPool:
     """Return a pool for the trips and beats of one worker pool."""
     return _pool(
-        conninfo, "jobqueue-workers", max_size=WORKER_CONNECTIONS, timeout=5, session=_SESSION + _WORKER_SESSION
+        conninfo,
+        "jobqueue-workers",
+        max_size=WORKER_CONNECTIONS,
+        timeout=5,
+        session=_SESSION + _WORKER_SESSION,
+        prepare_threshold=0,
     )
 
 
-def _pool(conninfo: str, name: str, *, max_size: int, timeout: float, session: LiteralString) -> ConnectionPool:
+def _pool(
+    conninfo: str, name: str, *, max_size: int, timeout: float, session: LiteralString, prepare_threshold: int
+) -> ConnectionPool:
     def configure(connection: psycopg.Connection) -> None:
         connection.execute(session, prepare=False)
+        connection.prepare_threshold = prepare_threshold
 
     return ConnectionPool(
         conninfo,

@@ -1,6 +1,6 @@
 """Jobs and bundles as rows in PostgreSQL, as applications use them: each method is one statement or one transaction."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import LiteralString
@@ -169,7 +169,7 @@ _Statement = tuple[LiteralString, Parameters]
 
 
 @contextmanager
-def _duplicate_named(ids: Sequence[UUID]) -> Iterator[None]:
+def _duplicate_named(ids: Sequence[UUID]) -> Generator[None]:
     """Say which id is there already, when the database says that one is."""
     try:
         yield

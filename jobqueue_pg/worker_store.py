@@ -1,7 +1,7 @@
 """Jobs as rows in PostgreSQL, as worker pools use them: trips, beats and the reaper."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
@@ -89,7 +89,7 @@ class PostgresWorkerStore:
             return len(self._database.fetch(queries.DELETE_SUCCEEDED_BUNDLES, {}))
 
     @contextmanager
-    def _connection_aside(self) -> Iterator[None]:
+    def _connection_aside(self) -> Generator[None]:
         if not self._aside.acquire(timeout=_WAIT_FOR_CONNECTION):
             raise UnavailableError(f"the connection for beats was busy for {_WAIT_FOR_CONNECTION:g} s")
         try:

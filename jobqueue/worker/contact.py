@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ class Contact:
         self._heard_at = time.monotonic()
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> Generator[None]:
         """Note how a call of the database within the block goes; errors pass through."""
         try:
             yield

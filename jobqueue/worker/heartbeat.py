@@ -1,7 +1,7 @@
 """The thread that shows that a claimed job is alive, one for each worker thread."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -51,7 +51,7 @@ class Heartbeat(StoppableThread):
         self._run: _Run | None = None
 
     @contextmanager
-    def beating_for(self, fence: Fence, context: JobContext) -> Iterator[None]:
+    def beating_for(self, fence: Fence, context: JobContext) -> Generator[None]:
         """Beat for a claim within the block; tell *context* when it is lost."""
         self._run = _Run(fence, context, time.monotonic())
         try:

@@ -112,8 +112,9 @@ bundle as materialized (
 moved as (
   update {{schema}}.job_bundle b
   set num_jobs_stopped = greatest(0, b.num_jobs_stopped - c.n), updated_at = {NOW}
-  from changed c
-  where b.id = c.bundle_id and b.id = any(array(select id from bundle))
+  from bundle l
+  join changed c on c.bundle_id = l.id
+  where b.id = l.id
 )
 update {{schema}}.job j
 set
@@ -164,8 +165,9 @@ moved as (
     num_jobs = greatest(0, b.num_jobs - c.n),
     num_jobs_stopped = least(greatest(0, b.num_jobs - c.n), greatest(0, b.num_jobs_stopped - c.n_stopped)),
     updated_at = {NOW}
-  from changed c
-  where b.id = c.bundle_id and b.id = any(array(select id from bundle))
+  from bundle l
+  join changed c on c.bundle_id = l.id
+  where b.id = l.id
 )
 delete from {{schema}}.job j
 where j.id = any(array(select id from target))

@@ -57,7 +57,7 @@ saved as (
     run_count = case when o.kind = 'released' then j.run_count else j.run_count + 1 end,
     updated_at = {NOW}
   from owned o
-  where j.id = o.id and j.id = any(array(select id from owned))
+  where j.id = o.id
   returning j.id, j.bundle_id, o.stops,
     -- A retry does not stop the job, so no trigger tells of it.
     case when o.kind = 'retry' and current_setting('jobqueue.notify', true) is distinct from 'off' then
@@ -78,8 +78,9 @@ bundle as materialized (
 moved as (
   update {{schema}}.job_bundle b
   set num_jobs_stopped = least(b.num_jobs, b.num_jobs_stopped + c.n), updated_at = {NOW}
-  from counted c
-  where b.id = c.bundle_id and b.id = any(array(select id from bundle))
+  from bundle l
+  join counted c on c.bundle_id = l.id
+  where b.id = l.id
   returning b.id
 )
 """
@@ -301,8 +302,9 @@ bundle as materialized (
 moved as (
   update {{schema}}.job_bundle b
   set num_jobs_stopped = least(b.num_jobs, b.num_jobs_stopped + c.n), updated_at = {NOW}
-  from counted c
-  where b.id = c.bundle_id and b.id = any(array(select id from bundle))
+  from bundle l
+  join counted c on c.bundle_id = l.id
+  where b.id = l.id
 )
 -- The old row tells who was silent: this reads the snapshot from before the update.
 select r.id, r."type", j.claimed_by, r.rescue_count, r.spent

@@ -142,7 +142,7 @@ def test_what_only_looks_like_nul_is_kept(text):
     assert json.loads(dump_json(text)) == text
 
 
-@pytest.mark.parametrize("text", ["\ud800", "\udfff", "a\ud83d"])
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff"], ids=["high", "low"])
 @pytest.mark.parametrize("wrapped", [str, lambda text: [text], lambda text: {text: 1}])
 def test_lone_surrogates_are_refused(text, wrapped):
     """Half of a surrogate pair is refused in every string, keys too."""
@@ -162,8 +162,10 @@ def test_raw_json_keeps_its_text(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "{'a': 1}", "NaN", "[Infinity]", "-Infinity", "01", "[1,]", "1e131072", "1e-16384", "1e200000"]
-    + ["9" * 131_073, "0." + "1" * 16_384, f'"{NUL_ESCAPE}"', r'"\ud800"', '"\ud800"', "[" * 100_000, 5, None],
+    [
+        *("", "{", "{'a': 1}", "NaN", "[Infinity]", "-Infinity", "01", "[1,]", "1e131072", "1e-16384", "1e200000"),
+        *("9" * 131_073, "0." + "1" * 16_384, f'"{NUL_ESCAPE}"', r'"\ud800"', '"\ud800"', "[" * 100_000, 5, None),
+    ],
     ids=lambda text: str(text)[:12].encode("ascii", "backslashreplace").decode(),
 )
 def test_raw_json_refuses_what_postgresql_would(text):
@@ -175,7 +177,7 @@ def test_raw_json_refuses_what_postgresql_would(text):
 
 def test_raw_json_refuses_bytes_that_are_not_utf8():
     """Bytes that are no text are no JSON either."""
-    with pytest.raises(PayloadError, match="UTF-8|utf-8"):
+    with pytest.raises(PayloadError, match="not UTF-8"):
         RawJSON(b'"\xff"')
 
 

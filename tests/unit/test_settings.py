@@ -60,9 +60,7 @@ def test_without_heartbeats_any_dead_for_goes():
     assert WorkerSettings(heartbeat_interval=ZERO, dead_for=TICK).dead_for == TICK
 
 
-@pytest.mark.parametrize(
-    ("name", "least"), [("batch_size", 1), ("atomic_connections", 1), ("max_rescues", 0)], ids=lambda x: str(x)
-)
+@pytest.mark.parametrize(("name", "least"), [("batch_size", 1), ("atomic_connections", 1), ("max_rescues", 0)], ids=str)
 def test_the_least_of_each_number(name, least):
     """Every number has a least value; one below it is refused by name."""
     assert getattr(WorkerSettings(**{name: least}), name) == least

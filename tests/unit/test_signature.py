@@ -201,7 +201,9 @@ def test_the_payload_type_is_the_annotation_of_the_whole_payload(function, paylo
     assert HandlerCall.of(function).payload_type == payload_type
 
 
-@pytest.mark.parametrize("annotation", [JobContext, "JobContext", JobContext | None, Annotated[JobContext, "note"]], ids=str)
+@pytest.mark.parametrize(
+    "annotation", [JobContext, "JobContext", JobContext | None, Annotated[JobContext, "note"]], ids=str
+)
 def test_a_context_may_be_annotated_in_several_ways(annotation):
     """An optional or annotated JobContext is one, too."""
 
@@ -288,6 +290,19 @@ def test_what_cannot_be_a_handler_is_refused_with_the_way_out(function, reason):
     """A function that cannot be run as a handler is refused by name, with what is wrong and what to do."""
     with pytest.raises(RegistrationError, match=reason):
         HandlerCall.of(function)
+
+
+def test_annotations_that_are_evaluated_late_may_be_unresolved():
+    """A name that is missing when the signature is asked for, as from Python 3.14 on, is told like any other."""
+
+    class Late:
+        __signature__ = property(lambda self: NowhereToBeFound)  # noqa: F821 - on purpose
+
+        def __call__(self):
+            pass
+
+    with pytest.raises(RegistrationError, match="Late cannot be resolved"):
+        HandlerCall.of(Late())
 
 
 def test_a_plain_wrapper_of_an_async_function_is_a_handler():
