@@ -12,9 +12,9 @@ _default: Service | None = None
 
 
 def set_default_service(service: Service) -> None:
-    """Make *service* the one that the functions of this package work on, in every thread."""
+    """Make *service* the one that the functions of this package work on, in every thread. Raises TypeError for None."""
     global _default  # noqa: PLW0603 - there is one default service in a process, as there is one root logger
-    if service is None:
+    if service is None:  # pyright: ignore[reportUnnecessaryComparison] - not every caller is type-checked
         raise TypeError("the default service cannot be None: close() the old one instead")
     _default = service
 

@@ -25,7 +25,8 @@ class JobNotFoundError(NotFoundError):
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__(
-            f"no job {job_id} can be seen: it was deleted, never added, or added in a transaction that has not committed"
+            f"no job {job_id} can be seen: "
+            "it was deleted, never added, or added in a transaction that has not committed"
         )
         self.job_id = job_id
 
@@ -89,11 +90,11 @@ class JobTimeoutError(JobQueueError):
 
 
 class JobInterruptedError(JobQueueError):
-    """A handler found, by ``ctx.check()``, that its worker pool is stopping; its job is released, no attempt is lost."""
+    """A handler found, by ``ctx.check()``, that its worker pool is stopping; its job is released, at no cost."""
 
 
 class LostClaimError(JobQueueError):
-    """A handler found, by ``ctx.check()``, that its claim was taken away: what it does from here on will not be saved."""
+    """A handler found, by ``ctx.check()``, that its claim was taken away: what it still does will not be saved."""
 
 
 class BackendError(JobQueueError):

@@ -299,7 +299,9 @@ class Status:
 
     num_jobs: int = 0
     num_job_bundles: int = 0
-    by_type_and_state: Mapping[str, Mapping[State, int]] = attrs.field(factory=dict, repr=False)
+    by_type_and_state: Mapping[str, Mapping[State, int]] = attrs.field(
+        factory=dict[str, Mapping[State, int]], repr=False
+    )
 
     @property
     def by_state(self) -> dict[State, int]:
@@ -320,16 +322,16 @@ class Status:
         return f"Status{{NumJobs: {self.num_jobs}, NumJobBundles: {self.num_job_bundles}}}"
 
 
+def _check_delay(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, timedelta) or value < timedelta(0):
+        raise ValueError(f"Snooze needs a delay of zero or more as a timedelta, not {value!r}")
+
+
 @attrs.frozen
 class Snooze:
     """Returned by a handler: run the job again after *delay*, as if this run had not been; no retry is used up."""
 
-    delay: timedelta = attrs.field()
-
-    @delay.validator
-    def _check_delay(self, _: object, value: timedelta) -> None:
-        if not isinstance(value, timedelta) or value < timedelta(0):
-            raise ValueError(f"Snooze needs a delay of zero or more as a timedelta, not {value!r}")
+    delay: timedelta = attrs.field(validator=_check_delay)
 
 
 @attrs.frozen
@@ -339,7 +341,7 @@ class Discard:
     reason: str
 
 
-def check_name(field: str, value: str) -> str:
+def check_name(field: str, value: object) -> str:
     """Return a type or origin that the database will accept, or raise InvalidJobError."""
     if not isinstance(value, str):
         raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
@@ -352,7 +354,7 @@ def check_name(field: str, value: str) -> str:
     return value
 
 
-def check_moment(field: str, value: datetime | None) -> datetime | None:
+def check_moment(field: str, value: object) -> datetime | None:
     """Return an aware moment, or None, or raise InvalidJobError."""
     if value is None:
         return None
@@ -365,7 +367,7 @@ def check_moment(field: str, value: datetime | None) -> datetime | None:
     return value
 
 
-def _checked_id(value: UUID | None) -> UUID:
+def _checked_id(value: object) -> UUID:
     if value is None:
         return new_id()
     if not isinstance(value, UUID):
@@ -373,7 +375,7 @@ def _checked_id(value: UUID | None) -> UUID:
     return value
 
 
-def _checked_int(field: str, value: int, allowed: range) -> int:
+def _checked_int(field: str, value: object, allowed: range) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJobError(f"{field} must be an int, not {type(value).__qualname__}", field=field)
     if value not in allowed:
@@ -395,7 +397,7 @@ def _checked_payload(payload: object, max_bytes: int) -> str:
     return text
 
 
-def _checked_desc(desc: JobDesc) -> JobDesc:
+def _checked_desc(desc: object) -> JobDesc:
     if not isinstance(desc, JobDesc):
         raise InvalidJobError(f"a bundle is made of JobDesc, not {type(desc).__qualname__}", field="descs")
     return desc

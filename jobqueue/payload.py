@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import attrs
@@ -25,9 +25,10 @@ _MAX_DIGITS_AFTER_POINT: Final = 16_383
 _ESCAPED_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-_TEXT_FORMS: Final[list[tuple[type, Callable[[Any], str], Callable[[Any], object]]]] = [
-    (UUID, str, UUID),
-    (Decimal, str, Decimal),
+# Unbound methods and not str(), which would let a value of any type pass for one of these.
+_TEXT_FORMS: Final[Sequence[tuple[type, Callable[[Any], str], Callable[[Any], object]]]] = [
+    (UUID, UUID.__str__, UUID),
+    (Decimal, Decimal.__str__, Decimal),
     (datetime, datetime.isoformat, datetime.fromisoformat),
     (date, date.isoformat, date.fromisoformat),
     (time, time.isoformat, time.fromisoformat),
@@ -38,10 +39,27 @@ def _make_converter() -> cattrs.Converter:
     made = make_converter()
     for kind, write, read in _TEXT_FORMS:
         made.register_unstructure_hook(kind, write)
-        made.register_structure_hook(kind, lambda value, _, read=read: read(value))
+        made.register_structure_hook(kind, _reader(read))
+    for plain, accepted in {str: (str,), bool: (bool,), int: (int,), float: (float, int)}.items():
+        made.register_structure_hook(plain, _checker(plain, accepted))
     made.register_unstructure_hook(timedelta, timedelta.total_seconds)
-    made.register_structure_hook(timedelta, lambda seconds, _: timedelta(seconds=seconds))
+    made.register_structure_hook(timedelta, _reader(lambda seconds: timedelta(seconds=seconds)))
     return made
+
+
+def _reader(read: Callable[[Any], object]) -> Callable[[Any, Any], object]:
+    return lambda value, _: read(value)
+
+
+def _checker(wanted: type, accepted: tuple[type, ...]) -> Callable[[Any, Any], object]:
+    """Take JSON as it is: cattrs would make of null the text "None", and of "no" the truth."""
+
+    def check(value: object, _: object) -> object:
+        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+            raise TypeError(f"{value!r:.40} is not {'an' if wanted is int else 'a'} {wanted.__name__}")
+        return wanted(value)
+
+    return check
 
 
 converter: Final = _make_converter()
@@ -54,7 +72,9 @@ def _decoded(text: str | bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        raise PayloadError(f"RawJSON was given bytes that are not UTF-8: {error}", problems=[("$", str(error))]) from error
+        raise PayloadError(
+            f"RawJSON was given bytes that are not UTF-8: {error}", problems=[("$", str(error))]
+        ) from error
 
 
 @attrs.frozen
@@ -70,10 +90,14 @@ class RawJSON:
     def __attrs_post_init__(self) -> None:
         try:
             value = json.loads(self.text, parse_constant=_refuse, parse_float=_check_number, parse_int=_check_number)
-            plain = json.dumps(value, ensure_ascii=False)
+            _check_storable(json.dumps(value, ensure_ascii=False))
         except (TypeError, ValueError, RecursionError) as error:
-            raise PayloadError(f"RawJSON was given what is not JSON text: {error}", problems=[("$", str(error))]) from error
-        _check_storable(plain)
+            raise PayloadError(
+                f"RawJSON was given what is not JSON text: {error}", problems=[("$", str(error))]
+            ) from error
+
+
+converter.register_unstructure_hook(RawJSON, lambda raw: json.loads(raw.text))  # where it is a part of a payload
 
 
 def _refuse(constant: str) -> None:
@@ -85,7 +109,10 @@ def _check_number(number: str) -> None:
     mantissa, _, exponent = number.lower().partition("e")
     whole, _, fraction = mantissa.lstrip("-").partition(".")
     shift = int(exponent or 0)
-    if max(len(whole), len(whole) + shift) > _MAX_DIGITS_BEFORE_POINT or len(fraction) - shift > _MAX_DIGITS_AFTER_POINT:
+    if (
+        max(len(whole), len(whole) + shift) > _MAX_DIGITS_BEFORE_POINT
+        or len(fraction) - shift > _MAX_DIGITS_AFTER_POINT
+    ):
         raise ValueError(f"the number {number[:20]}... has more digits than PostgreSQL can hold")
 
 
@@ -96,37 +123,36 @@ def dump_json(value: object) -> str:
         PayloadError: *value* has no JSON form, or one that PostgreSQL refuses (NaN, infinity, NUL, half a surrogate
             pair); ``problems`` names the place.
     """
-    if isinstance(value, RawJSON):
-        return value.text
     try:
-        plain = converter.unstructure(value)
-        text = json.dumps(plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        return _spell(value)
     except Exception as error:  # an application's own hook may raise anything
         path = _path_to_problem(value)
         raise PayloadError(
-            f"this {type(value).__qualname__} cannot be made JSON, because of {path}: {error}",
+            f"this {type(value).__qualname__} cannot be stored as JSON, because of {path}: {error}",
             problems=[(path, str(error))],
         ) from error
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, RawJSON):
+        return value.text
+    text = json.dumps(converter.unstructure(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     _check_storable(text)
     return text
 
 
 def _check_storable(text: str) -> None:
     if "\\u0000" in text and _ESCAPED_NUL.search(text):
-        raise _unstorable(r"a string contains the character NUL (\u0000), which PostgreSQL cannot store")
+        raise ValueError(r"a string contains the character NUL (\u0000), which PostgreSQL cannot store")
     if _SURROGATE.search(text):
-        raise _unstorable("a string contains half of a surrogate pair, which is not text")
-
-
-def _unstorable(reason: str) -> PayloadError:
-    return PayloadError(reason, problems=[("$", reason)])
+        raise ValueError("a string contains half of a surrogate pair, which is not text")
 
 
 def _path_to_problem(value: object, path: str = "$") -> str:
-    """Find the innermost part of *value* that has no JSON form by itself."""
+    """Find the innermost part of *value* that cannot be stored by itself."""
     for step, part in _parts_of(value):
         try:
-            json.dumps(converter.unstructure(part), allow_nan=False)
+            _spell(part)
         except RecursionError:
             return path
         except Exception:  # noqa: BLE001 - whatever it is, this part is the one to name
@@ -136,9 +162,9 @@ def _path_to_problem(value: object, path: str = "$") -> str:
 
 def _parts_of(value: object) -> list[tuple[str, object]]:
     if isinstance(value, dict):
-        return [(f".{key}", part) for key, part in value.items()]
+        return [(f".{key}", part) for key, part in cast("dict[object, object]", value).items()]
     if isinstance(value, list | tuple):
-        return [(f"[{index}]", part) for index, part in enumerate(value)]
+        return [(f"[{index}]", part) for index, part in enumerate(cast("Sequence[object]", value))]
     if attrs.has(type(value)) or is_dataclass(value):
         return [(f".{field}", getattr(value, field)) for field in _field_names(type(value))]
     return []
@@ -183,16 +209,20 @@ def _problem(line: str) -> tuple[str, str]:
 
 
 def job_type_of(payload_or_class: object) -> str:
-    """Name the job type of a payload: its class's ``__job_type__``, or else ``package.module.QualName``.
+    """Name the job type of a payload: its class's own ``__job_type__``, or else ``package.module.QualName``.
 
     Raises:
-        InvalidJobError: it is not an attrs or dataclass type, so that its name would say nothing about the work.
+        InvalidJobError: it is not an attrs or dataclass type, so that its name would say nothing about the work; or its
+            ``__job_type__`` is not a str.
     """
-    kind = payload_or_class if isinstance(payload_or_class, type) else type(payload_or_class)
+    kind: type[Any] = payload_or_class if isinstance(payload_or_class, type) else type(payload_or_class)
     if not (attrs.has(kind) or is_dataclass(kind)):
         raise InvalidJobError(
-            f"a job type can be taken from an attrs or dataclass type only, not from {kind.__qualname__}: name the type",
+            f"a job type is taken from attrs and dataclass types only, not {kind.__qualname__}: name the type",
             field="type",
         )
-    named = getattr(kind, "__job_type__", None)
-    return named if isinstance(named, str) else f"{kind.__module__}.{kind.__qualname__}"
+    # Not an inherited one: the jobs of a subclass would go to the handler of its base.
+    named = vars(kind).get("__job_type__", f"{kind.__module__}.{kind.__qualname__}")
+    if not isinstance(named, str):
+        raise InvalidJobError(f"{kind.__qualname__}.__job_type__ must be a str, not {named!r}", field="type")
+    return named

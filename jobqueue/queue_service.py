@@ -119,11 +119,9 @@ class QueueService:
         connection: object = None,
     ) -> Job:
         """Make a job and add it."""
-        if isinstance(type_or_handler, str):
-            job_type, handler = type_or_handler, default_registry.find(type_or_handler)
-        else:
-            job_type, handler = type_or_handler.type, type_or_handler
+        job_type = type_or_handler if isinstance(type_or_handler, str) else type_or_handler.type
         if max_retry_count is None:
+            handler = default_registry.find(job_type) if isinstance(type_or_handler, str) else type_or_handler
             max_retry_count = 0 if handler is None else handler.max_retry_count
         job = Job.new(
             job_type,
@@ -139,7 +137,7 @@ class QueueService:
     def _with_origin(self, job: Job) -> Job:
         return job if job.origin is not None else attrs.evolve(job, origin=self._origin)
 
-    def _complete_bundle(self, bundle: JobBundle) -> JobBundle:
+    def _complete_bundle(self, bundle: object) -> JobBundle:
         if not isinstance(bundle, JobBundle):
             raise InvalidJobError(f"add_bundle takes a JobBundle, not {type(bundle).__qualname__}", field="bundle")
         if bundle.num_jobs != len(bundle.jobs) or any(job.bundle_id != bundle.id for job in bundle.jobs):
@@ -282,21 +280,23 @@ def _program_name() -> str:
     return (Path(sys.argv[0] if sys.argv else "").name or "python")[:MAX_NAME_LENGTH]
 
 
-def _checked_job(job: Job) -> Job:
+def _checked_job(job: object) -> Job:
     if not isinstance(job, Job):
         raise InvalidJobError(f"a Job is needed, not {type(job).__qualname__}: make one with Job.new()", field="job")
     if job.bundle_id is not None:
-        raise InvalidJobError(f"job {job.id} is a member of bundle {job.bundle_id}: use add_bundle()", field="bundle_id")
+        raise InvalidJobError(
+            f"job {job.id} is a member of bundle {job.bundle_id}: use add_bundle()", field="bundle_id"
+        )
     return job
 
 
-def _checked_id(value: UUID) -> UUID:
+def _checked_id(value: object) -> UUID:
     if not isinstance(value, UUID):
         raise InvalidJobError(f"an id is a uuid.UUID, not {type(value).__qualname__} {value!r}", field="id")
     return value
 
 
-def _start_at(start_at: datetime | None, delay: timedelta | None) -> datetime | None:
+def _start_at(start_at: datetime | None, delay: object) -> datetime | None:
     if delay is None:
         return start_at
     if start_at is not None:

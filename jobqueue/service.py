@@ -177,8 +177,10 @@ class Service(Protocol):
         ...
 
     def health(self) -> dict[str, Any]:
-        """Report each thread and connection (state, since when, last error's class), and counts of lost claims and
-        refused outcomes. Works on a closed service, too."""
+        """Report each thread and connection, and counts of lost claims and refused outcomes.
+
+        Under ``parts`` each has its state, since when, and the class of its last error. Works on a closed service, too.
+        """
         ...
 
     def attach(self, dependent: Finishable) -> None:

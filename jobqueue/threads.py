@@ -65,7 +65,7 @@ class StoppableThread(ABC):
 
 
 class Backoff:
-    """How long a loop waits after each of several errors in a row: twice as long each time, up to a cap, with jitter."""
+    """How long a loop waits after errors in a row: twice as long each time, up to a cap, with jitter."""
 
     def __init__(self, first: float = 0.1, cap: float = 5.0) -> None:
         self._first = first

@@ -14,7 +14,8 @@ def joined(connection: object) -> "psycopg.Connection[Any]":
     if isinstance(connection, psycopg.Cursor):
         connection = connection.connection
     if isinstance(connection, psycopg.Connection):
-        return connection
+        found: psycopg.Connection[Any] = connection  # pyright: ignore[reportUnknownVariableType]
+        return found
     kind = type(connection)
     raise TypeError(
         f"connection= takes a psycopg.Connection (or a cursor of one), not {kind.__module__}.{kind.__qualname__}: "

@@ -1,6 +1,6 @@
 """Jobs and bundles as rows in PostgreSQL, as applications use them: each method is one statement or one transaction."""
 
-from collections.abc import Callable, Iterable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import LiteralString
@@ -49,8 +49,11 @@ class PostgresStore:
     def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
         """Add a bundle with its members."""
         first, *others = rows.job_recordsets(bundle.jobs)
-        statements: list[_Statement] = [(queries.ADD_BUNDLE, {**rows.bundle_parameters(bundle), "jobs": first})]
-        statements += [(queries.ADD_JOBS, {"jobs": text}) for text in others]
+        bundle_and_first = {**rows.bundle_parameters(bundle), "jobs": first}
+        statements: list[_Statement] = [
+            (queries.ADD_BUNDLE, bundle_and_first),
+            *((queries.ADD_JOBS, {"jobs": text}) for text in others),
+        ]
         with _duplicate_named([bundle.id, *(job.id for job in bundle.jobs)]):
             self._add(statements, connection)
 

@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Final
+from typing import Final, LiteralString
 from uuid import UUID
 
 from jobqueue.errors import LockTimeoutError, UnavailableError
@@ -64,18 +64,18 @@ class PostgresWorkerStore:
         if not fences:
             return frozenset()
         with self._connection_aside():
-            beaten = dict(self._database.fetch(queries.TOUCH_JOBS, {"fences": rows.fences_json(fences)}))
-            locked = [fence for fence in fences if beaten.get(fence.job_id) is False]
+            touched = self._touch(queries.TOUCH_JOBS, fences)
+            locked = [fence for fence in fences if touched.get(fence.job_id) is False]
             if locked:
-                beaten.update(self._touch_locked_jobs(locked))
-        return frozenset(beaten)
+                # Nobody can reap a row that is locked: if that lasts, the next beat is soon enough.
+                with suppress(LockTimeoutError):
+                    self._touch(queries.TOUCH_LOCKED_JOBS, locked)
+        return frozenset(touched)
 
-    def _touch_locked_jobs(self, fences: Sequence[Fence]) -> dict[UUID, bool]:
-        try:
-            return dict(self._database.fetch(queries.TOUCH_LOCKED_JOBS, {"fences": rows.fences_json(fences)}))
-        except LockTimeoutError:
-            # Nobody can reap a row that is locked: the next beat is soon enough.
-            return {}
+    def _touch(self, statement: LiteralString, fences: Sequence[Fence]) -> dict[UUID, bool]:
+        """Return, for each claim that stands, whether it was beaten for."""
+        found = self._database.fetch(statement, {"fences": rows.fences_json(fences)})
+        return {row[0]: row[1] for row in found}
 
     def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
@@ -120,7 +120,9 @@ def _claiming(types: Sequence[str], limit: int, claimant: Claimant) -> dict[str,
 
 def _trip(fetched: Sequence[rows.Row]) -> Trip:
     """Sort the rows of a trip; RETURNING keeps no order, so jobs are put into the order in which they were due."""
-    saved, claimed, next_due_in = [], [], None
+    saved: list[UUID] = []
+    claimed: list[Job] = []
+    next_due_in: timedelta | None = None
     for row in fetched:
         match row[0]:
             case "saved":
@@ -129,9 +131,9 @@ def _trip(fetched: Sequence[rows.Row]) -> Trip:
                 claimed.append(rows.job_of_row(row[_JOB_COLUMNS]))
             case _:
                 next_due_in = None if row[1] is None else timedelta(seconds=row[1])
-    claimed.sort(key=_turn)
+    claimed.sort(key=_order)
     return Trip(saved=frozenset(saved), claimed=tuple(claimed), next_due_in=next_due_in)
 
 
-def _turn(job: Job) -> tuple[object, ...]:
+def _order(job: Job) -> tuple[object, ...]:
     return (-job.priority, job.start_at or job.created_at, job.id)

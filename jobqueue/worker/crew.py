@@ -13,7 +13,6 @@ from jobqueue.job_context import JobContext
 from jobqueue.outcomes import Outcome
 from jobqueue.registry import Registry
 from jobqueue.service import Service
-from jobqueue.store import WorkerStore
 from jobqueue.threads import Backoff, StoppableThread
 from jobqueue.worker.carrier import Carrier
 from jobqueue.worker.contact import Contact
@@ -22,7 +21,7 @@ from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.keeper import Keeper
 from jobqueue.worker.lost_claims import LostClaims
 from jobqueue.worker.maintenance import Maintenance
-from jobqueue.worker.runner import Runner, Unbeaten
+from jobqueue.worker.runner import Beating, Runner, Unbeaten
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class Crew:
                 )
                 for number in range(num_workers)
             ]
-        beatings = self._heartbeats or [Unbeaten()] * num_workers
+        beatings: Sequence[Beating] = self._heartbeats or [Unbeaten()] * num_workers
         self._workers = [
             Worker(f"jobqueue-worker-{number}", self._dispatcher, Runner(service, registry, beating))
             for number, beating in enumerate(beatings)
@@ -142,7 +141,9 @@ class Crew:
         late = self._interrupt_late_workers()
         saved = self._dispatcher.wait_until_saved(_seconds_until(deadline, at_most=self._dead_for))
         if not saved:
-            logger.error("the outcomes of some jobs could not be saved: their claims will fall silent, and they run again")
+            logger.error(
+                "the outcomes of some jobs could not be saved: their claims will fall silent, and they run again"
+            )
         self._end_helpers()
         return saved and not late
 

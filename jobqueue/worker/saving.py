@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 class Saving:
     """How far a set of outcomes that could not be saved together has got."""
 
-    saved: set[UUID] = attrs.field(factory=set)
-    tried: list[Outcome] = attrs.field(factory=list)
+    saved: set[UUID] = attrs.field(factory=set[UUID])
+    tried: list[Outcome] = attrs.field(factory=list[Outcome])
     """Those that the database has dealt with: saved, or found that their claim was lost, or given up."""
-    waiting: list[Outcome] = attrs.field(factory=list)
+    waiting: list[Outcome] = attrs.field(factory=list[Outcome])
     """Those that need a row which somebody has locked."""
-    postponed: list[Outcome] = attrs.field(factory=list)
+    postponed: list[Outcome] = attrs.field(factory=list[Outcome])
     """Those that could not be sent, because the database stopped to answer."""
 
 

@@ -19,7 +19,6 @@ JOB_COLUMNS: Final = f"""
   {_START_AT}, j.started_at, j.worker_alive_at, {_CREATED_AT}, j.updated_at, j.claim_id, j.claimed_by,
   j.run_count, j.rescue_count, j.attempt_errors::text, j.completes_bundle_id, j.progress::text,
   j.stopped_at, j.cancelled_at, j.error_msg, j.error_data::text, j.result::text"""
-NUMBER_OF_JOB_COLUMNS: Final = 25
 
 BUNDLE_COLUMNS: Final = """
   b.id, b."type", b.origin, b.num_jobs, b.num_jobs_stopped, b.on_stopped::text, b.delete_when_succeeded,

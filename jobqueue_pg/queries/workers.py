@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW, NUMBER_OF_JOB_COLUMNS
+from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW
 
 # --- working: one trip carries outcomes out and claims in -------------------------------------------------------------
 
@@ -185,12 +185,13 @@ from (select priority from level where priority is not null limit 20) l, wanted 
 where (select count(*) from picked) < %(limit)s
 """
 
-_NO_JOB: Final = ", ".join(["null"] * (NUMBER_OF_JOB_COLUMNS - 1))
+# As many as JOB_COLUMNS, but for the id.
+_NO_JOB: Final = "null, " * 23 + "null"
 
 SAVE_OUTCOMES: Final = f"with {_SAVING} select id from saved"
 
-# Rows are ('saved', null, id), ('next', seconds) or ('claimed', null, job...). The order of the branches is the order of
-# locks: all outcomes with their bundles are saved before the first claim, which never waits for a lock, is made.
+# Rows are ('saved', null, id), ('next', seconds) or ('claimed', null, job...). The order of the branches is the order
+# of locks: all outcomes with their bundles are saved before the first claim, which never waits for a lock, is made.
 MAKE_TRIP: Final = f"""
 with recursive {_CLAIMING}, {_SAVING}
 select 'saved', null::float8, id, {_NO_JOB} from saved where (select count(*) from moved) >= 0
@@ -209,20 +210,20 @@ select 'next', ({_NEXT_DUE}), null, {_NO_JOB}
 
 # A beat does not wait for a row that somebody has locked, so that one such row cannot silence the others; such a row
 # cannot be reaped either. `owned` says which claims still stand, touched or not.
-_TOUCH: Final = f"""
+_TOUCH: Final = """
 with claim as materialized (
   select * from jsonb_to_recordset(%(fences)s::jsonb) as c(id uuid, started_at timestamptz, claim_id uuid)
 ),
 owned as materialized (
   select j.id
   from claim c
-  join {{schema}}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
+  join {schema}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
   where j.stopped_at is null
 ),
 free as materialized (
   select j.id
   from claim c
-  join {{schema}}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
+  join {schema}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
   where j.stopped_at is null
   order by j.id
   for no key update of j
@@ -320,7 +321,9 @@ with done as materialized (
   from {schema}.job_bundle b
   where b.delete_when_succeeded
     and b.stopped_at is not null
-    and not exists (select from {schema}.job j where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null))
+    and not exists (
+      select from {schema}.job j where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
+    )
     and not exists (
       select from {schema}.job j
       where j.completes_bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
@@ -329,7 +332,11 @@ with done as materialized (
   limit 100
 ),
 member as materialized (
-  select j.id from {schema}.job j where j.bundle_id = any(array(select id from done)) order by j.id for update skip locked
+  select j.id
+  from {schema}.job j
+  where j.bundle_id = any(array(select id from done))
+  order by j.id
+  for update skip locked
 ),
 bundle as materialized (
   select b.id

@@ -1,0 +1,65 @@
+"""What can be typed after ``jobqueue``."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+import jobqueue_pg
+from jobqueue.cli.demo.run import run_demo
+from jobqueue.cli.demo.screen import Screen
+from jobqueue.errors import JobQueueError, UnavailableError
+from jobqueue_pg.embedded import EmbeddedServerError
+
+_MAX_THREADS: Final = 32
+
+
+class _Program(click.Group):
+    """Tells users in a line what went wrong, where Python would show a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except EmbeddedServerError as error:
+            raise click.ClickException(str(error)) from error  # with the server's log
+        except (JobQueueError, ValueError, OSError) as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="jobqueue", prog_name="jobqueue")
+def program() -> None:
+    """A job queue on PostgreSQL."""
+
+
+@program.command()
+@click.option(
+    "--dsn", envvar="JOBQUEUE_DSN", show_envvar=True, help="The database; by default as libpq's variables say."
+)
+@click.option("--schema", default="worker", show_default=True, help="The schema that holds the queue.")
+def migrate(dsn: str | None, schema: str) -> None:
+    """Create the queue's tables, or bring them up to date."""
+    try:
+        applied = jobqueue_pg.migrate(dsn or "", schema=schema)
+    except UnavailableError as error:
+        hint = "" if dsn else " (--dsn, JOBQUEUE_DSN or libpq's PGHOST, PGDATABASE... name the database)"
+        raise click.ClickException(f"{' '.join(str(error).split())}{hint}") from error
+    for name in applied:
+        click.echo(f"applied {name}")
+    click.echo(f'schema "{schema}" is up to date')
+
+
+@program.command()
+@click.option("--dsn", help="Use this database, in a schema of the demo's own.  [default: a new PostgreSQL server]")
+@click.option("--keep", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Keep the server's data.")
+@click.option("--threads", type=click.IntRange(1, _MAX_THREADS), default=4, show_default=True, help="Worker threads.")
+def demo(dsn: str | None, keep: Path | None, threads: int) -> None:
+    """Do real work: count what is in Python's standard library, a job for each file.
+
+    Some jobs fail at first, a worker process is killed, and the result is compared with one made without the queue.
+    """
+    if dsn is not None and keep is not None:
+        raise click.UsageError("--keep is for the demo's own server: a database named by --dsn is kept anyway")
+    if not run_demo(Screen(Console(highlight=False)), dsn=dsn, keep=keep, threads=threads):
+        raise click.exceptions.Exit(1)
