@@ -123,7 +123,7 @@ def test_deep_nesting_is_refused_not_crashed_on():
     endless = []
     endless.append(endless)
     for value in (nested(100_000), endless):
-        with pytest.raises(PayloadError, match="cannot be made JSON"):
+        with pytest.raises(PayloadError, match="cannot be stored as JSON"):
             dump_json(value)
     assert dump_json(nested(100)) == "[" * 101 + "]" * 101
 

@@ -1,17 +1,22 @@
 """Where the demo's queue lives: on a server of its own, or in a schema of its own on somebody's."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from jobqueue.cli.demo.screen import Screen
 from jobqueue.cli.demo.work import SCHEMA
 from jobqueue_pg.embedded import EmbeddedServer, find_bindir
 
 
+_PORT: Final = 54321
+"""Where the server listens that one starts to look at data that were kept."""
+
+
 @contextmanager
-def open_database(screen: Screen, dsn: str | None, keep: Path | None) -> Iterator[str]:
+def open_database(screen: Screen, dsn: str | None, keep: Path | None) -> Generator[str]:
     """Give the conninfo of a database that is there within the block; say what is left behind after it.
 
     Raises:
@@ -34,18 +39,16 @@ def open_database(screen: Screen, dsn: str | None, keep: Path | None) -> Iterato
 
 
 def _how_to_look_at(bindir: Path, data_dir: Path) -> str:
-    start = (
+    program = (
         "from jobqueue_pg.embedded import *; "
-        f"s = EmbeddedServer({str(bindir)!r}, data_dir={str(data_dir)!r}, port=54321); s.start()"
+        f"s = EmbeddedServer({str(bindir)!r}, data_dir={str(data_dir)!r}, port={_PORT}); s.start()"
     )
     psql = bindir / "psql"
-    return "\n".join(
-        [
-            f'The server is stopped; its data are kept in {data_dir}, the rows in schema "{SCHEMA}".',
-            "The same command uses them again, and adds another bundle. To look at them, start the server",
-            f'  {sys.executable} -i -c "{start}"',
-            "and in another terminal",
-            f"  {psql if psql.is_file() else 'psql'} -h 127.0.0.1 -p 54321 -U postgres postgres -c "
-            f'"select type, run_count, rescue_count, result from {SCHEMA}.job"',
-        ]
-    )
+    query = f"select type, payload, run_count, rescue_count, result from {SCHEMA}.job order by id"
+    return f"""\
+The server is stopped; its data are kept in {data_dir}, the rows in schema "{SCHEMA}".
+The same command uses them again, and adds another bundle. To look at them, start the server:
+  {sys.executable} -i -c "{program}"
+and in another terminal:
+  {psql if psql.is_file() else "psql"} -h 127.0.0.1 -p {_PORT} -U postgres -c "{query}"
+"""

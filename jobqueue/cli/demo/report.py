@@ -60,7 +60,7 @@ class Report:
             if not job.succeeded:
                 yield f"job {job.id} ({_file_of(job).path}) is {job.state}: {job.error_msg or 'without an error'}"
             elif _result_of(job) is None:
-                yield f"job {job.id} ({_file_of(job).path}) has succeeded, but its result is no census: {job.result_json}"
+                yield f"job {job.id} ({_file_of(job).path}) has succeeded, but with no census: {job.result_json}"
 
     def _problems_of_counts(self) -> Iterator[str]:
         bundle = self.bundle

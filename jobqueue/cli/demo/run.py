@@ -3,7 +3,7 @@
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 import attrs
 
 import jobqueue_pg
-from jobqueue.cli.demo.census import Totals, source_files, take_census, total_of
+from jobqueue.cli.demo.census import source_files
 from jobqueue.cli.demo.database import open_database
+from jobqueue.cli.demo.direct import DirectCount
 from jobqueue.cli.demo.report import Report
 from jobqueue.cli.demo.screen import Screen
 from jobqueue.cli.demo.victim import JOBS_TO_HOLD, Order, Victim
@@ -47,8 +48,11 @@ def run_demo(screen: Screen, *, dsn: str | None, keep: Path | None, threads: int
         raise DemoError(f"{len(paths)} files are too few to show anything: is this Python's standard library complete?")
     with open_database(screen, dsn, keep) as conninfo, screen.log(), _silent_parser():
         jobqueue_pg.migrate(conninfo, schema=SCHEMA)
-        with closing(jobqueue_pg.connect(conninfo, schema=SCHEMA, settings=SETTINGS)) as service:
-            report = _Demo(screen, service, conninfo, threads).report_on(paths)
+        with (
+            DirectCount() as direct,
+            closing(jobqueue_pg.connect(conninfo, schema=SCHEMA, settings=SETTINGS)) as service,
+        ):
+            report = _Demo(screen, service, direct, conninfo, threads).report_on(paths)
         screen.show(report)
         return not report.problems()
 
@@ -59,13 +63,14 @@ class _Demo:
 
     screen: Screen
     service: Service
+    direct: DirectCount
     conninfo: str
     threads: int
     # A type of its own: nobody's workers take jobs that another run has left or is still at.
     job_type: str = attrs.field(init=False, factory=lambda: f"count-file:{uuid4().hex[:12]}")
 
     def report_on(self, paths: Sequence[Path]) -> Report:
-        """Count what is in the files, with the queue and without it."""
+        """Count what is in the files by jobs; compare that with what was counted without them."""
         bundle = self.service.add_bundle(bundle_of(self.job_type, paths))
         self.screen.say(f"Added a bundle of {len(paths):,} jobs, one for each file of Python's standard library.")
         self.screen.say(
@@ -75,7 +80,7 @@ class _Demo:
         registry = registry_with(self.job_type, Counter(half_time).run)
         began = time.monotonic()
         with (
-            self.screen.progress("With the queue", bundle.num_jobs) as show,
+            self.screen.progress("Jobs", bundle.num_jobs) as show,
             WorkerPool(self.service, registry, self.threads),
             _ended(half_time),
         ):
@@ -90,7 +95,7 @@ class _Demo:
             ended = time.monotonic()
         return Report(
             bundle=self.service.get_job_bundle(bundle.id),
-            direct=self._direct_totals(paths),
+            direct=self.direct.totals(),
             held=frozenset(held),
             seconds=ended - began,
             seconds_paused=resumed - paused,
@@ -120,14 +125,6 @@ class _Demo:
             return not waiting
 
         watch.wait_until(all_rescued)
-
-    def _direct_totals(self, paths: Sequence[Path]) -> Totals:
-        censuses = []
-        with self.screen.progress("Without the queue", len(paths)) as show:
-            for path in paths:
-                censuses.append(take_census(path))
-                show(len(censuses))
-        return total_of(censuses)
 
 
 class _Watch:
@@ -170,7 +167,7 @@ class _Watch:
 
 
 @contextmanager
-def _ended(half_time: HalfTime) -> Iterator[None]:
+def _ended(half_time: HalfTime) -> Generator[None]:
     """End half-time after the block, however that ends: else the threads that wait for it would never finish."""
     try:
         yield
@@ -179,7 +176,7 @@ def _ended(half_time: HalfTime) -> Iterator[None]:
 
 
 @contextmanager
-def _silent_parser() -> Iterator[None]:
+def _silent_parser() -> Generator[None]:
     """Keep what the parser thinks of other people's files off the screen; set here for the threads, too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)

@@ -1,7 +1,7 @@
 """What the demo shows: on a terminal with a moving bar, elsewhere as lines."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -28,7 +28,7 @@ class Screen:
         self._console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(self, label: str, total: int) -> Generator[Callable[[int], None]]:
         """Show how far something has come, as told by the function that this gives, within the block."""
         if not self._console.is_terminal:
             yield _Quarters(self, label, total).show
@@ -39,7 +39,7 @@ class Screen:
             yield lambda done: progress.update(task, completed=done)
 
     @contextmanager
-    def log(self) -> Iterator[None]:
+    def log(self) -> Generator[None]:
         """Print what is logged as a warning or an error within the block, above the bar."""
         handler = _LogHandler(self)
         root = logging.getLogger()
@@ -89,10 +89,10 @@ class _LogHandler(logging.Handler):
 
 
 def _summary_of(report: Report) -> Table:
-    table = Table(title="What happened", title_justify="left")
-    table.add_column("")
-    table.add_column("number", justify="right")
-    table.add_column("", overflow="fold")
+    table = Table(title="What happened", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
     retried, rescued = report.retried, report.rescued
     failed_first = len(retried & report.meant_to_fail)
     lost = len(rescued & report.held)
@@ -108,9 +108,9 @@ def _summary_of(report: Report) -> Table:
 
 
 def _totals_of(report: Report) -> Table:
-    table = Table(title="What is in the files", title_justify="left")
+    table = Table(title="What is in the files")
     table.add_column("")
-    table.add_column("by the database's rows", justify="right")
+    table.add_column("in the database's rows", justify="right")
     table.add_column("without the queue", justify="right")
     table.add_column("")
     for name, (stored, direct) in report.figures().items():

@@ -19,7 +19,7 @@ SCHEMA: Final = "jobqueue_demo"
 """Nobody's queue but the demo's."""
 
 SETTINGS: Final = WorkerSettings(
-    heartbeat_interval=timedelta(seconds=0.5), dead_for=timedelta(seconds=2), poll_interval=timedelta(seconds=1)
+    heartbeat_interval=timedelta(seconds=0.5), dead_for=timedelta(seconds=3), poll_interval=timedelta(seconds=1)
 )
 """Impatient, so that nobody has to wait a minute for what a killed process held."""
 
