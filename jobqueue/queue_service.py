@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from uuid import UUID
 
 import attrs
@@ -119,7 +120,7 @@ class QueueService:
         connection: object = None,
     ) -> Job:
         """Make a job and add it."""
-        job_type = type_or_handler if isinstance(type_or_handler, str) else type_or_handler.type
+        job_type = type_or_handler if isinstance(type_or_handler, str) else _type_of(type_or_handler)
         if max_retry_count is None:
             handler = default_registry.find(job_type) if isinstance(type_or_handler, str) else type_or_handler
             max_retry_count = 0 if handler is None else handler.max_retry_count
@@ -271,6 +272,14 @@ class QueueService:
         self._notifier.close()
         store.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def __repr__(self) -> str:
         return f"<{type(self).__qualname__} origin={self._origin!r}{' closed' if self._closed else ''}>"
 
@@ -294,6 +303,17 @@ def _checked_id(value: object) -> UUID:
     if not isinstance(value, UUID):
         raise InvalidJobError(f"an id is a uuid.UUID, not {type(value).__qualname__} {value!r}", field="id")
     return value
+
+
+def _type_of(handler: object) -> str:
+    job_type = getattr(handler, "type", None)
+    if not isinstance(job_type, str):
+        raise InvalidJobError(
+            f"enqueue takes a job type or a handler, not {type(handler).__qualname__} {handler!r:.60}", field="type"
+        )
+    if job_type.endswith("*"):
+        raise InvalidJobError(f"the handler is for all types {job_type!r}: name the one of this job", field="type")
+    return job_type
 
 
 def _start_at(start_at: datetime | None, delay: object) -> datetime | None:

@@ -46,8 +46,12 @@ def complete_conninfo(conninfo: str) -> str:
     """
     try:
         given = conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError as error:
-        raise ValueError(f"this is not a PostgreSQL connection string: {error}") from None
+    except psycopg.ProgrammingError:
+        # What libpq has to say quotes from it, and it may hold a password.
+        raise ValueError(
+            "this is not a PostgreSQL connection string: it takes a URL (postgresql://user@host/database) "
+            "or pairs (host=... dbname=...)"
+        ) from None
     missing = {
         name: value
         for name, (value, variable) in _CONNECTION_DEFAULTS.items()

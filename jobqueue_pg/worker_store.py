@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final, LiteralString
 from uuid import UUID
 
-from jobqueue.errors import LockTimeoutError, UnavailableError
+from jobqueue.errors import LockTimeoutError
 from jobqueue.models import Job, new_id
 from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
 from jobqueue_pg import rows
@@ -91,7 +91,7 @@ class PostgresWorkerStore:
     @contextmanager
     def _connection_aside(self) -> Generator[None]:
         if not self._aside.acquire(timeout=_WAIT_FOR_CONNECTION):
-            raise UnavailableError(f"the connection for beats was busy for {_WAIT_FOR_CONNECTION:g} s")
+            raise LockTimeoutError(f"the connection for beats was busy for {_WAIT_FOR_CONNECTION:g} s")
         try:
             yield
         finally:

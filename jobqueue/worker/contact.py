@@ -18,7 +18,7 @@ class Contact:
     def __init__(self, vital: Vital, dead_for: timedelta) -> None:
         self._vital = vital
         self._dead_for = dead_for.total_seconds()
-        self._heard_at = time.monotonic()
+        self._began_at = self._heard_at = time.monotonic()
 
     @contextmanager
     def watched(self) -> Generator[None]:
@@ -43,4 +43,4 @@ class Contact:
     @property
     def is_steady(self) -> bool:
         """Whether there was contact without a break for long enough to judge the silence of others."""
-        return self._vital.up_for() >= self._dead_for
+        return min(self._vital.up_for(), time.monotonic() - self._began_at) >= self._dead_for

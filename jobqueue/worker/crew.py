@@ -135,32 +135,29 @@ class Crew:
         self._dispatcher.close()
 
     def end(self, deadline: float | None) -> bool:
-        """End all threads; return whether all jobs had ended, and their outcomes were saved, by *deadline*."""
-        for worker in self._workers:
-            worker.join(_seconds_until(deadline))
-        late = self._interrupt_late_workers()
-        saved = self._dispatcher.wait_until_saved(_seconds_until(deadline, at_most=self._dead_for))
+        """End all threads; return whether all jobs had ended by *deadline*, and what they led to is saved."""
+        _join(self._workers, deadline)
+        late = [worker for worker in self._workers if worker.context is not None]
+        if late:
+            self._let_go_of(late)
+        # Workers that still live wait for the database, with outcomes in hand.
+        self._dispatcher.abandon()
+        patience = time.monotonic() + _SECONDS_FOR_INTERRUPTED
+        saved = self._dispatcher.wait_until_saved(_seconds_until(max(deadline or patience, patience)))
         if not saved:
-            logger.error(
-                "the outcomes of some jobs could not be saved: their claims will fall silent, and they run again"
-            )
+            logger.error("some outcomes could not be saved: the claims of their jobs fall silent, and they run again")
         self._end_helpers()
         return saved and not late
 
-    def _interrupt_late_workers(self) -> Sequence[Worker]:
-        """Tell workers that have not ended that nobody waits any longer, and let go of their jobs if they do not."""
-        late = [worker for worker in self._workers if worker.is_alive]
-        if not late:
-            return late
-        self._dispatcher.abandon()
+    def _let_go_of(self, late: Sequence[Worker]) -> None:
+        """Tell workers that nobody waits for their jobs any longer; release the jobs of those that do not listen."""
         for worker in late:
-            if worker.context is not None:
-                worker.context.interrupt()
-        deadline = time.monotonic() + _SECONDS_FOR_INTERRUPTED
-        for worker in late:
-            worker.join(_seconds_until(deadline))
-        self._release([context for worker in late if (context := worker.context) is not None])
-        return late
+            if (context := worker.context) is not None:
+                context.interrupt()
+        _join(late, time.monotonic() + _SECONDS_FOR_INTERRUPTED)
+        hung = [context for worker in late if (context := worker.context) is not None]
+        if hung:
+            self._release(hung)
 
     def _release(self, contexts: Sequence[JobContext]) -> None:
         for context in contexts:
@@ -184,6 +181,7 @@ class Crew:
         for helper in helpers:
             if not helper.join(_SECONDS_FOR_HELPERS):
                 logger.warning("thread %s has not ended within %g s", helper.name, _SECONDS_FOR_HELPERS)
+        self._dispatcher.end()
         self._store.close()
         logger.info("stopped %d worker threads", len(self._workers))
 
@@ -192,8 +190,10 @@ def _nothing() -> None:
     pass
 
 
-def _seconds_until(deadline: float | None, *, at_most: float | None = None) -> float | None:
-    if deadline is None:
-        return at_most
-    seconds = max(0.0, deadline - time.monotonic())
-    return seconds if at_most is None else min(seconds, at_most)
+def _join(threads: Sequence[StoppableThread], deadline: float | None) -> None:
+    for thread in threads:
+        thread.join(_seconds_until(deadline))
+
+
+def _seconds_until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -71,14 +71,15 @@ class Dispatcher:
         self._mean_seconds: float | None = None  # how long jobs take
         self._closing = False
         self._abandoned = False
+        self._ended = False
 
     # --- for workers
 
     def hand_in(self, outcome: Outcome, seconds: float) -> None:
         """Take the outcome of a job that ran for *seconds*; one of the next trips saves it."""
         with self._lock:
-            if self._abandoned:
-                logger.warning("job %s ended after it had been released: its outcome is dropped", outcome.fence.job_id)
+            if self._ended:
+                logger.warning("job %s ended after its pool did: its outcome is dropped", outcome.fence.job_id)
                 return
             self._handed_in.append(HandedIn(outcome, time.monotonic()))
             mean = self._mean_seconds
@@ -114,7 +115,7 @@ class Dispatcher:
     def _outcomes_are_due(self) -> bool:
         if not self._handed_in or not self._may_travel():
             return False
-        return not self._held or self._closing or len(self._handed_in) * 2 >= self._batch_size
+        return not self._may_start_job() or len(self._handed_in) * 2 >= self._batch_size
 
     def _refill_is_due(self) -> bool:
         ahead = self._ahead()
@@ -154,7 +155,7 @@ class Dispatcher:
 
     # --- trips
 
-    def _travel(self) -> None:
+    def _travel(self, *, by_worker: bool = True) -> None:
         """Carry out all that was handed in, and bring jobs. Called with the lock, which is given up on the way."""
         limit, rings = self._limit(), self._rings
         carried, self._handed_in = self._handed_in, []
@@ -171,6 +172,9 @@ class Dispatcher:
             self._asked -= limit
             self._on_trips = [trip for trip in self._on_trips if trip is not carried]
             self._arrive(arrival, limit, rings, carried)
+            # One of the jobs is for the traveller itself, unless it has to leave again.
+            stays = by_worker and not self._handed_in
+            self._changed.notify(max(0, len(self._held) - stays))
 
     def _arrive(self, arrival: Arrival, limit: int, rings: int, carried: Sequence[HandedIn]) -> None:
         self._handed_in[:0] = arrival.unsent
@@ -189,7 +193,6 @@ class Dispatcher:
         if trip.claimed:
             now = time.monotonic()
             self._held.extend(_Held(job, now) for job in trip.claimed)
-            self._changed.notify(len(trip.claimed) if self._handed_in else len(trip.claimed) - 1)
             self.call_keeper()
         if len(trip.claimed) < limit:
             self._rings_heeded = max(self._rings_heeded, rings)
@@ -255,7 +258,7 @@ class Dispatcher:
         """Make a trip, if something was handed in *longer_than* seconds ago and no worker has taken it."""
         with self._lock:
             if self._handed_in and self._may_travel() and time.monotonic() - self._handed_in[0].since >= longer_than:
-                self._travel()
+                self._travel(by_worker=False)
 
     def carry_locked_out(self) -> None:
         """Try again to save outcomes whose rows were locked: those of one bundle at a time."""
@@ -291,6 +294,11 @@ class Dispatcher:
         with self._lock:
             self._closing = self._abandoned = True
             self._changed.notify_all()
+
+    def end(self) -> None:
+        """Take nothing more: nobody is left to carry it."""
+        with self._lock:
+            self._ended = True
 
     def wait_until_saved(self, timeout: float | None) -> bool:
         """Wait up to *timeout* seconds until all outcomes have reached the database; return whether they have."""

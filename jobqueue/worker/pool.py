@@ -1,6 +1,7 @@
 """A pool of worker threads, as an application sees it."""
 
 import atexit
+import os
 import threading
 import time
 from datetime import timedelta
@@ -29,6 +30,7 @@ class WorkerPool:
         self._service = service
         self._registry = registry
         self._threads = threads
+        self._process = os.getpid()
         self._crew: Crew | None = None
         self._stopped = False
         self._ending = threading.Lock()
@@ -50,8 +52,13 @@ class WorkerPool:
             raise RuntimeError("a worker pool can be started only once: make a new one")
         self._service.attach(self)
         self._registry.freeze()
-        self._crew = Crew(self._service, self._registry, self._threads)
-        self._crew.start()
+        try:
+            self._crew = Crew(self._service, self._registry, self._threads)
+            self._crew.start()
+        except BaseException:
+            self._registry.thaw()
+            self._service.detach(self)
+            raise
         atexit.register(self._finish_at_exit)
 
     def stop(self) -> None:
@@ -70,14 +77,14 @@ class WorkerPool:
         Raises:
             RuntimeError: a handler calls this, on the pool that runs it.
         """
-        if self._crew is None:
+        if self._crew is None or self._process != os.getpid():
             return True
         if self._crew.includes_current_thread:
             raise RuntimeError("a handler cannot wait for its own pool to finish: call stop() instead")
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         deadline = None if seconds is None else time.monotonic() + seconds
         self.stop()
-        if not self._ending.acquire(timeout=-1 if seconds is None else seconds):
+        if not self._ending.acquire(timeout=-1 if seconds is None else max(0.0, seconds)):
             return False
         try:
             if self._has_ended is None:
@@ -87,12 +94,11 @@ class WorkerPool:
             self._ending.release()
 
     def _end(self, crew: Crew, deadline: float | None) -> bool:
+        ended = crew.end(deadline)
         atexit.unregister(self._finish_at_exit)
-        try:
-            return crew.end(deadline)
-        finally:
-            self._registry.thaw()
-            self._service.detach(self)
+        self._registry.thaw()
+        self._service.detach(self)
+        return ended
 
     def _finish_at_exit(self) -> None:
         self.finish(_SECONDS_AT_EXIT)

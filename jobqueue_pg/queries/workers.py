@@ -332,7 +332,7 @@ with done as materialized (
   limit 100
 ),
 member as materialized (
-  select j.id
+  select j.bundle_id, j.stopped_at is not null and j.error_msg is null as succeeded
   from {schema}.job j
   where j.bundle_id = any(array(select id from done))
   order by j.id
@@ -341,7 +341,9 @@ member as materialized (
 bundle as materialized (
   select b.id
   from {schema}.job_bundle b
-  where b.id = any(array(select id from done)) and b.stopped_at is not null and (select count(*) from member) >= 0
+  where b.id = any(array(select id from done))
+    -- All of them are locked and still as they were: one that is being reset meanwhile must not go with the others.
+    and b.num_jobs = (select count(*) from member m where m.bundle_id = b.id and m.succeeded)
   order by b.id
   for update skip locked
 )

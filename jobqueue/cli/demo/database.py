@@ -10,7 +10,6 @@ from jobqueue.cli.demo.screen import Screen
 from jobqueue.cli.demo.work import SCHEMA
 from jobqueue_pg.embedded import EmbeddedServer, find_bindir
 
-
 _PORT: Final = 54321
 """Where the server listens that one starts to look at data that were kept."""
 
@@ -41,7 +40,7 @@ def open_database(screen: Screen, dsn: str | None, keep: Path | None) -> Generat
 def _how_to_look_at(bindir: Path, data_dir: Path) -> str:
     program = (
         "from jobqueue_pg.embedded import *; "
-        f"s = EmbeddedServer({str(bindir)!r}, data_dir={str(data_dir)!r}, port={_PORT}); s.start()"
+        f"s = EmbeddedServer(find_bindir(), data_dir={str(data_dir)!r}, port={_PORT}); s.start()"
     )
     psql = bindir / "psql"
     query = f"select type, payload, run_count, rescue_count, result from {SCHEMA}.job order by id"

@@ -102,7 +102,9 @@ def _summary_of(report: Report) -> Table:
     table.add_row("retries", f"{len(retried):,}", f"{failed_first} failed in their first run on purpose")
     table.add_row("rescued", f"{len(rescued):,}", f"{lost} of the {len(report.held)} that the killed process held")
     table.add_row(
-        "jobs per second", f"{report.jobs_per_second:,.0f}", f"in {report.seconds - report.seconds_paused:.1f} s"
+        "jobs per second",
+        f"{report.jobs_per_second:,.0f}",
+        f"in {report.seconds - report.seconds_paused:.1f} s, the parsing included",
     )
     return table
 

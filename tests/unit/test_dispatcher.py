@@ -1,0 +1,416 @@
+"""When trips are made, what they carry, who wakes whom: the dispatcher over rows in memory."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobqueue.errors import UnavailableError
+from jobqueue.health import Health
+from jobqueue.models import Job
+from jobqueue.outcomes import Outcome, OutcomeKind, RunError, fence_of
+from jobqueue.settings import WorkerSettings
+from jobqueue.worker.carrier import Carrier
+from jobqueue.worker.contact import Contact
+from jobqueue.worker.dispatcher import MAX_TRIPS, Dispatcher
+from jobqueue.worker.lost_claims import LostClaims
+from tests.fixtures.memory_worker_store import MemoryWorkerStore
+from tests.fixtures.waiting import wait_until
+
+LONG = timedelta(seconds=30)
+NO_TIME = 1e-6
+ERROR = RunError(message="no luck")
+
+
+class Rig:
+    """A dispatcher, the store under it, and workers that do nothing but ask for jobs."""
+
+    def __init__(self, batch_size: int = 1, poll_interval: timedelta = LONG) -> None:
+        self.store = MemoryWorkerStore()
+        settings = WorkerSettings(batch_size=batch_size, poll_interval=poll_interval)
+        health = Health()
+        contact = Contact(health.vital("workers"), settings.dead_for)
+        carrier = Carrier(
+            self.store,
+            ("t",),
+            settings,
+            name="test",
+            contact=contact,
+            lost_claims=LostClaims(health),
+            health=health,
+        )
+        self.dispatcher = Dispatcher(carrier, settings, contact)
+        self._workers = ThreadPoolExecutor(16)
+
+    def add(self, n: int = 1, **options) -> list[Job]:
+        jobs = [Job.new("t", number, **options) for number in range(n)]
+        self.store.add(*jobs)
+        return jobs
+
+    def ask(self) -> "Future[Job | None]":
+        """Have a worker ask for a job."""
+        return self._workers.submit(self.dispatcher.next_job)
+
+    def ask_all(self, n: int) -> "list[Future[Job | None]]":
+        """Have *n* workers ask, and wait until the queue was looked at and all of them wait."""
+        asked = [self.ask() for _ in range(n)]
+        wait_until(lambda: self.dispatcher._idle == n and not self.dispatcher._trips)
+        wait_until(lambda: len(self.dispatcher._changed._waiters) == n)
+        return asked
+
+    def end(self) -> None:
+        self.store.open_gate.set()
+        self.dispatcher.abandon()
+        self._workers.shutdown()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def batching() -> Iterator[Rig]:
+    made = Rig(batch_size=64)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def polling() -> Iterator[Rig]:
+    made = Rig(poll_interval=timedelta(milliseconds=50))
+    yield made
+    made.end()
+
+
+def test_one_trip_carries_the_outcome_out_and_the_next_job_in(rig):
+    """An outcome travels with the claim of the next job: one trip each, not two."""
+    first, second = rig.add(2)
+    job = rig.ask().result(5)
+    assert job == first
+    rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+    assert rig.ask().result(5) == second
+    assert [outcome.fence.job_id for outcome in rig.store.saved] == [first.id]
+    assert len(rig.store.limits) == 2
+
+
+def test_a_job_is_not_claimed_before_somebody_wants_it(rig):
+    """With a batch size of 1, a trip asks for as many jobs as there are workers without one."""
+    rig.add(20)
+    assert len({rig.ask().result(5).id for _ in range(3)}) == 3
+    assert rig.store.limits == [1, 1, 1]
+    assert sum(job.started for job in rig.store.jobs.values()) == 3
+
+
+def test_there_are_never_more_than_two_trips(rig):
+    """Ten workers with outcomes make two trips at a time, for there are two connections for them."""
+    jobs = rig.add(10)
+    claimed = [rig.ask().result(5) for _ in jobs]
+    rig.store.open_gate.clear()
+    asked = []
+    for job in claimed:
+        rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+        asked.append(rig.ask())
+    wait_until(lambda: rig.store.travelling == MAX_TRIPS)
+    wait_until(lambda: rig.dispatcher._idle == len(jobs))
+    rig.store.open_gate.set()
+    wait_until(lambda: len(rig.store.saved) == len(jobs))
+    assert rig.store.most_travelling == MAX_TRIPS
+
+
+def test_outcomes_handed_in_during_a_trip_go_with_the_next_one(rig):
+    """What comes together while both connections are in use is carried by one trip."""
+    claimed = [rig.ask().result(5) for _ in rig.add(8)]
+    before = len(rig.store.limits)
+    rig.store.open_gate.clear()
+    for job in claimed:
+        rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+        rig.ask()
+    wait_until(lambda: rig.store.travelling == MAX_TRIPS and rig.dispatcher._idle == len(claimed))
+    rig.store.open_gate.set()
+    wait_until(lambda: len(rig.store.saved) == len(claimed))
+    assert len(rig.store.limits) - before <= MAX_TRIPS + 2
+
+
+def test_no_job_is_started_while_an_outcome_waits(rig):
+    """A worker that comes back from a trip with a job takes outcomes that were handed in meanwhile out first."""
+    first, second = rig.add(2)
+    job = rig.ask().result(5)
+    rig.store.open_gate.clear()
+    asked = rig.ask()
+    wait_until(lambda: rig.store.travelling == 1)
+    rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+    rig.store.open_gate.set()
+    assert asked.result(5) == second
+    assert [outcome.fence.job_id for outcome in rig.store.saved] == [first.id]
+
+
+def test_a_ring_during_a_trip_leads_to_another_look(rig):
+    """What was added while a trip found nothing is looked for at once, and not when the poll interval is over."""
+    rig.store.open_gate.clear()
+    asked = rig.ask()
+    wait_until(lambda: rig.store.travelling == 1)
+    looks = len(rig.store.limits)
+    rig.dispatcher.ring()
+    rig.store.open_gate.set()
+    wait_until(lambda: len(rig.store.limits) > looks)
+    rig.add()
+    rig.dispatcher.ring()
+    assert asked.result(5) is not None
+
+
+def test_a_ring_while_nobody_waits_is_remembered(rig):
+    """A ring that finds all workers busy makes the next one that asks look."""
+    job = rig.ask().result(5) if rig.add() else None
+    assert job is not None
+    rig.dispatcher.ring()
+    rig.add()
+    rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+    assert rig.ask().result(5) is not None
+
+
+def test_one_ring_brings_jobs_to_as_many_workers_as_there_are_jobs(rig):
+    """One trip claims for all workers that wait, and each job wakes one of them."""
+    asked = rig.ask_all(6)
+    looks = len(rig.store.limits)
+    rig.add(4)
+    rig.dispatcher.ring()
+    wait_until(lambda: sum(future.done() for future in asked) == 4)
+    assert len(rig.store.limits) == looks + 1
+
+
+def test_full_hands_mean_another_look(rig):
+    """A trip that brought all it had asked for is followed by another, when somebody wants a job: there may be more."""
+    jobs = rig.add(3)
+    assert {rig.ask().result(5).id for _ in jobs} == {job.id for job in jobs}
+
+
+def test_the_queue_is_polled(polling):
+    """Workers that nobody rings look at the queue once per poll interval, together and not each for themselves."""
+    polling.ask_all(5)
+    looks, began = len(polling.store.limits), time.monotonic()
+    wait_until(lambda: len(polling.store.limits) >= looks + 6)
+    assert time.monotonic() - began > 0.2
+
+
+def test_a_poll_finds_what_nobody_rang_for(polling):
+    """A job that no ring told of is found within the poll interval."""
+    [asked] = polling.ask_all(1)
+    polling.add()
+    assert asked.result(2) is not None
+
+
+def test_a_job_is_looked_for_when_it_is_due(rig):
+    """A trip that learns when the next job is due has it looked for at that moment."""
+    rig.add(start_at=datetime.now(UTC) + timedelta(seconds=0.4))
+    assert rig.ask().result(2) is not None
+
+
+def test_the_moment_is_kept_by_those_who_wait_on(rig):
+    """A worker that learnt when the next job is due and then got another job leaves the alarm to one that waits."""
+    asked = rig.ask_all(2)
+    rig.add(start_at=datetime.now(UTC) + timedelta(seconds=0.5))
+    rig.add()
+    rig.dispatcher.ring()
+    wait_until(lambda: all(future.done() for future in asked), 3)
+
+
+def test_a_moment_is_not_forgotten_for_a_trip_that_knew_less(rig):
+    """Of two trips on their way, the one that comes back last does not take away what the first has learnt."""
+    job = rig.ask().result(5) if rig.add() else None
+    rig.store.open_gate.clear()
+    rig.dispatcher.ring()
+    other = rig.ask()
+    wait_until(lambda: rig.store.travelling == 1)
+    rig.dispatcher.hand_in(Outcome.retry(job, ERROR, delay=timedelta(seconds=0.5)), NO_TIME)
+    asked = rig.ask()
+    wait_until(lambda: rig.store.travelling == MAX_TRIPS)
+    rig.store.open_gate.set()
+    wait_until(lambda: asked.done() or other.done(), 3)
+
+
+@pytest.mark.parametrize("kind", ["delay", "start_at"])
+def test_a_retry_is_looked_for_when_it_is_due(rig, kind):
+    """A retry that a trip itself saved runs when it is due, however its moment was given."""
+    job = rig.ask().result(5) if rig.add() else None
+    later = timedelta(seconds=0.3)
+    when = {"delay": later} if kind == "delay" else {"start_at": datetime.now(UTC) + later}
+    rig.dispatcher.hand_in(Outcome.retry(job, ERROR, **when), NO_TIME)
+    again = rig.ask().result(2)
+    assert (again.id, again.claim_id != job.claim_id) == (job.id, True)
+
+
+def test_workers_that_wait_for_a_trip_do_not_spin(polling):
+    """While the database takes longer than a poll interval to answer, the other workers sleep."""
+    polling.ask_all(6)
+    polling.store.open_gate.clear()
+    polling.dispatcher.ring()
+    wait_until(lambda: polling.store.travelling >= 1)
+    wait_until(lambda: len(polling.dispatcher._changed._waiters) >= 4)
+    began = time.process_time()
+    assert not threading.Event().wait(1)
+    assert time.process_time() - began < 0.1
+
+
+def test_a_broken_trip_loses_nothing(rig):
+    """Outcomes of a trip that broke off travel again, after a while, and claims go on."""
+    first, second = rig.add(2)
+    job = rig.ask().result(5)
+    rig.store.failures.append(UnavailableError("gone"))
+    rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+    assert rig.ask().result(5) == second
+    assert [outcome.fence.job_id for outcome in rig.store.saved] == [first.id]
+
+
+def test_an_error_that_no_store_may_raise_loses_nothing(rig):
+    """Whatever a trip ends by, its outcomes are kept."""
+    job = rig.ask().result(5) if rig.add() else None
+    rig.store.failures.append(ValueError("not an error of ours"))
+    rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+    with pytest.raises(ValueError, match="not an error of ours"):
+        rig.ask().result(5)
+    rig.ask()
+    wait_until(lambda: rig.store.saved)
+    assert rig.dispatcher.wait_until_saved(5)
+
+
+def test_look_ahead_is_about_20_ms_of_work(batching):
+    """Jobs are held ahead in proportion to how short they are: 20 of 1 ms each, none before that is known."""
+    batching.add(200)
+    job = batching.ask().result(5)
+    assert batching.store.limits[-1] == 1
+    batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
+    batching.ask().result(5)
+    assert 20 <= batching.store.limits[-1] <= 22
+
+
+def test_look_ahead_never_exceeds_the_batch_size(batching):
+    """Of jobs that take no time at all, no more than a batch is held."""
+    batching.add(500)
+    for _ in range(300):
+        batching.dispatcher.hand_in(Outcome.finished(batching.ask().result(5)), 0.0)
+        assert len(batching.dispatcher._held) <= 64
+    assert max(batching.store.limits) == 64
+
+
+def test_nothing_is_held_ahead_while_jobs_are_long(batching):
+    """Handlers that take longer than 20 ms get their jobs one by one."""
+    batching.add(20)
+    for _ in range(5):
+        batching.dispatcher.hand_in(Outcome.finished(batching.ask().result(5)), 0.5)
+    assert set(batching.store.limits) == {1}
+
+
+def held_ahead(batching: Rig) -> Job:
+    """Have 20 jobs held ahead, and return one that a worker runs."""
+    batching.add(60)
+    batching.dispatcher.hand_in(Outcome.finished(batching.ask().result(5)), 0.001)
+    job = batching.ask().result(5)
+    assert len(batching.dispatcher.kept_fences()) >= 18
+    return job
+
+
+def test_what_is_held_for_too_long_is_handed_back(batching):
+    """Jobs that no worker came for are released, by a trip of the keeper."""
+    held_ahead(batching)
+    held = batching.dispatcher.kept_fences()
+    assert batching.dispatcher.hand_back(longer_than=60) == 0
+    assert batching.dispatcher.hand_back(longer_than=0) == len(held)
+    batching.dispatcher.carry_overdue(longer_than=0)
+    released = {outcome.fence for outcome in batching.store.saved if outcome.kind is OutcomeKind.RELEASED}
+    assert released == set(held)
+
+
+def test_an_overdue_outcome_is_carried_without_a_worker(batching):
+    """An outcome that waits while all workers run long jobs is carried by the keeper, once it is overdue."""
+    job = held_ahead(batching)
+    batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
+    batching.dispatcher.carry_overdue(longer_than=60)
+    assert job.id not in {outcome.fence.job_id for outcome in batching.store.saved}
+    batching.dispatcher.carry_overdue(longer_than=0)
+    assert job.id in {outcome.fence.job_id for outcome in batching.store.saved}
+
+
+def test_jobs_that_the_keeper_brings_wake_workers(rig):
+    """A trip by somebody who runs no jobs wakes a worker for each job that it brings."""
+    rig.add()
+    job = rig.ask().result(5)
+    asked = rig.ask_all(2)
+    rig.add(2)
+    rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+    rig.dispatcher.carry_overdue(longer_than=0)
+    wait_until(lambda: all(future.done() for future in asked), 3)
+
+
+def test_whatever_no_worker_runs_is_kept(batching):
+    """Jobs held ahead, and outcomes handed in or on their way, are beaten for by the keeper; running jobs are not."""
+    job = held_ahead(batching)
+    assert fence_of(job) not in batching.dispatcher.kept_fences()
+    batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
+    assert fence_of(job) in batching.dispatcher.kept_fences()
+    batching.store.open_gate.clear()
+    carrying = threading.Thread(target=batching.dispatcher.carry_overdue, args=(0,))
+    carrying.start()
+    wait_until(lambda: batching.store.travelling == 1)
+    assert fence_of(job) in batching.dispatcher.kept_fences()
+    batching.store.open_gate.set()
+    carrying.join()
+    assert fence_of(job) not in batching.dispatcher.kept_fences()
+
+
+def test_held_jobs_whose_claims_were_lost_are_not_started(batching):
+    """A held job that somebody else has taken is dropped."""
+    held_ahead(batching)
+    held = batching.dispatcher.kept_fences()
+    assert batching.dispatcher.drop(held[:3]) == held[:3]
+    assert batching.dispatcher.kept_fences() == held[3:]
+
+
+def test_closing_hands_back_what_is_held(batching):
+    """After close nothing is started, held jobs are released, and workers end when that is saved."""
+    held_ahead(batching)
+    held = set(batching.dispatcher.kept_fences())
+    batching.dispatcher.close()
+    assert batching.ask().result(5) is None
+    assert batching.dispatcher.wait_until_saved(5)
+    assert held <= {outcome.fence for outcome in batching.store.saved if outcome.kind is OutcomeKind.RELEASED}
+
+
+def test_jobs_that_come_in_while_closing_are_handed_back(rig):
+    """What a trip claims that was on its way when the pool stopped is released before the last worker ends."""
+    rig.add(3)
+    rig.store.open_gate.clear()
+    asked = rig.ask()
+    wait_until(lambda: rig.store.travelling == 1)
+    rig.dispatcher.close()
+    rig.store.open_gate.set()
+    assert asked.result(5) is None
+    assert rig.dispatcher.wait_until_saved(5)
+    assert not any(job.started for job in rig.store.jobs.values())
+
+
+def test_nothing_is_claimed_after_close(rig):
+    """A worker that asks after close gets nothing, and makes no trip for it."""
+    rig.dispatcher.close()
+    rig.add()
+    assert rig.ask().result(5) is None
+    assert rig.store.limits == []
+
+
+def test_workers_end_when_abandoned_although_outcomes_wait(rig):
+    """Workers whose outcomes the database does not take end when nobody waits for them any more."""
+    job = rig.ask().result(5) if rig.add() else None
+    rig.store.failures.extend(UnavailableError("gone") for _ in range(100))
+    rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+    asked = rig.ask()
+    rig.dispatcher.close()
+    wait_until(lambda: len(rig.store.failures) < 99)
+    assert not asked.done()
+    rig.dispatcher.abandon()
+    assert asked.result(5) is None
+    assert not rig.dispatcher.wait_until_saved(0)
