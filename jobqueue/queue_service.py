@@ -141,6 +141,8 @@ class QueueService:
     def _complete_bundle(self, bundle: object) -> JobBundle:
         if not isinstance(bundle, JobBundle):
             raise InvalidJobError(f"add_bundle takes a JobBundle, not {type(bundle).__qualname__}", field="bundle")
+        if not bundle.jobs:
+            raise InvalidJobError(f"bundle {bundle.id} has no jobs: it could never complete", field="jobs")
         if bundle.num_jobs != len(bundle.jobs) or any(job.bundle_id != bundle.id for job in bundle.jobs):
             raise InvalidJobError(f"bundle {bundle.id} does not hold its {bundle.num_jobs} members", field="jobs")
         origin = bundle.origin if bundle.origin is not None else self._origin

@@ -1,7 +1,7 @@
 """Jobs and bundles as rows in PostgreSQL, as applications use them: each method is one statement or one transaction."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
@@ -60,11 +60,13 @@ class PostgresStore:
     def _add(self, statements: "Sequence[_Statement]", connection: object) -> None:
         database = self._database
         if connection is not None:
-            with translate_errors():
+            callers = joined(connection)
+            # Several statements are all or none on an autocommit connection, too.
+            with translate_errors(), callers.transaction() if len(statements) > 1 else nullcontext():
                 for statement, parameters in statements:
-                    database.execute(joined(connection), statement, parameters)
+                    database.execute(callers, statement, parameters)
         elif len(statements) == 1:
-            database.fetch(*statements[0])
+            database.change(*statements[0])
         else:
             with database.transaction() as own:
                 for statement, parameters in statements:

@@ -86,7 +86,7 @@ class PostgresWorkerStore:
     def delete_succeeded_bundles(self) -> int:
         """Delete bundles that asked for it, completed without an error and have nothing left to do."""
         with self._connection_aside():
-            return len(self._database.fetch(queries.DELETE_SUCCEEDED_BUNDLES, {}))
+            return self._database.change(queries.DELETE_SUCCEEDED_BUNDLES, {})
 
     @contextmanager
     def _connection_aside(self) -> Generator[None]:

@@ -55,9 +55,10 @@ def migrate(dsn: str | None, schema: str) -> None:
 @click.option("--keep", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Keep the server's data.")
 @click.option("--threads", type=click.IntRange(1, _MAX_THREADS), default=4, show_default=True, help="Worker threads.")
 def demo(dsn: str | None, keep: Path | None, threads: int) -> None:
-    """Do real work: count what is in Python's standard library, a job for each file.
+    """Show the queue at work, through failures and a kill.
 
-    Some jobs fail at first, a worker process is killed, and the result is compared with one made without the queue.
+    A job for each file of Python's standard library counts what is in it. Some jobs fail at first, a worker process is
+    killed, and the result is compared with one made without the queue.
     """
     if dsn is not None and keep is not None:
         raise click.UsageError("--keep is for the demo's own server: a database named by --dsn is kept anyway")

@@ -142,8 +142,8 @@ class Crew:
             self._let_go_of(late)
         # Workers that still live wait for the database, with outcomes in hand.
         self._dispatcher.abandon()
-        patience = time.monotonic() + _SECONDS_FOR_INTERRUPTED
-        saved = self._dispatcher.wait_until_saved(_seconds_until(max(deadline or patience, patience)))
+        patience = self._dead_for if deadline is None else _SECONDS_FOR_INTERRUPTED
+        saved = self._dispatcher.wait_until_saved(patience)
         if not saved:
             logger.error("some outcomes could not be saved: the claims of their jobs fall silent, and they run again")
         self._end_helpers()

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Final
@@ -67,6 +67,7 @@ class Dispatcher:
         self._rings = 1  # reasons to look at the queue, so far
         self._rings_heeded = 0  # how many there were when the last look that found too little began
         self._look_at = 0.0  # when to look without a reason
+        self._alarms: list[float] = []  # when those who wait will wake by themselves
         self._retry_at = 0.0  # when to travel again after the database did not answer
         self._mean_seconds: float | None = None  # how long jobs take
         self._closing = False
@@ -101,7 +102,7 @@ class Dispatcher:
                     elif self._look_is_due():
                         self._travel()
                     else:
-                        self._changed.wait(self._seconds_to_wait())
+                        self._wait()
                 return None
             finally:
                 self._idle -= 1
@@ -134,8 +135,12 @@ class Dispatcher:
         return bool(self._held) and not self._closing and not self._contact.is_dead
 
     def _pass_duty_on(self) -> None:
-        """Wake a waiting worker for what there is to do besides the job that this one is about to start."""
-        if len(self._held) > 1 or self._look_is_due():
+        """Wake a waiting worker for what there is to do besides the job that this one is about to start.
+
+        That is to be awake in time for the next look, too: of those who wait, nobody may know of it.
+        """
+        wanted_at = max(self._look_at, self._retry_at)
+        if len(self._held) > 1 or self._look_is_due() or min(self._alarms, default=wanted_at) > wanted_at:
             self._changed.notify()
 
     def _ahead(self) -> int:
@@ -148,16 +153,26 @@ class Dispatcher:
         """How many jobs a trip that starts now may bring."""
         return 0 if self._closing else max(0, self._idle + self._ahead() - len(self._held) - self._asked)
 
-    def _seconds_to_wait(self) -> float:
+    def _wait(self) -> None:
+        """Wait until somebody rings, or until there will be something to do. Called with the lock."""
         now = time.monotonic()
-        wanted_at = now if self._handed_in and self._trips < MAX_TRIPS else self._look_at
-        return max(_SHORTEST_WAIT, max(wanted_at, self._retry_at) - now)
+        if self._trips >= MAX_TRIPS or (not self._handed_in and self._limit() < 1):
+            alarm = now + self._poll_seconds  # whoever comes back from a trip sees to what is to be done
+        else:
+            alarm = max(now if self._handed_in else self._look_at, self._retry_at)
+        self._alarms.append(alarm)
+        try:
+            self._changed.wait(max(_SHORTEST_WAIT, alarm - now))
+        finally:
+            self._alarms.remove(alarm)
 
     # --- trips
 
     def _travel(self, *, by_worker: bool = True) -> None:
         """Carry out all that was handed in, and bring jobs. Called with the lock, which is given up on the way."""
         limit, rings = self._limit(), self._rings
+        if limit > 0:
+            self._look_at = time.monotonic() + self._poll_seconds
         carried, self._handed_in = self._handed_in, []
         self._on_trips.append(carried)
         self._trips += 1
@@ -181,6 +196,9 @@ class Dispatcher:
         self._locked_out += arrival.locked
         if self._closing:
             self._changed.notify_all()
+        # A moment is known to the database only; and whoever saves a retry does not see it in the same statement.
+        if any(kept.outcome.start_at is not None for kept in carried):
+            self._rings += 1
         trip = arrival.trip
         if trip is None:
             self._rings += 1
@@ -188,10 +206,12 @@ class Dispatcher:
             return
         self._backoff.reset()
         self._retry_at = 0.0
-        if limit > 0:
-            self._look_at = time.monotonic() + self._seconds_until_due(trip.next_due_in, carried)
-        if trip.claimed:
-            now = time.monotonic()
+        now = time.monotonic()
+        # Never later than it is: another trip, on its way at the same time, may know more.
+        self._look_at = min(self._look_at, now + self._seconds_until_due(trip.next_due_in, carried))
+        if trip.claimed and self._closing:
+            self._hand_in_released(_Held(job, now) for job in trip.claimed)
+        elif trip.claimed:
             self._held.extend(_Held(job, now) for job in trip.claimed)
             self.call_keeper()
         if len(trip.claimed) < limit:
@@ -251,8 +271,11 @@ class Dispatcher:
             late = [held for held in self._held if held.since <= before]
             if late:
                 self._held = deque(held for held in self._held if held.since > before)
-                self._handed_in += [HandedIn(Outcome.released(held.job), held.since) for held in late]
+                self._hand_in_released(late)
             return len(late)
+
+    def _hand_in_released(self, unstarted: Iterable[_Held]) -> None:
+        self._handed_in += [HandedIn(Outcome.released(held.job), held.since) for held in unstarted]
 
     def carry_overdue(self, longer_than: float) -> None:
         """Make a trip, if something was handed in *longer_than* seconds ago and no worker has taken it."""
@@ -269,11 +292,13 @@ class Dispatcher:
             carried = [kept for kept in self._locked_out if kept.outcome.bundle_id == bundle_id]
             self._locked_out = [kept for kept in self._locked_out if kept.outcome.bundle_id != bundle_id]
             self._on_trips.append(carried)
+            self._trips += 1
         arrival = Arrival(locked=carried)
         try:
             arrival = self._carrier.save_apart(carried)
         finally:
             with self._lock:
+                self._trips -= 1
                 self._on_trips = [trip for trip in self._on_trips if trip is not carried]
                 self._locked_out += [*arrival.locked, *arrival.unsent]
                 self._changed.notify_all()
@@ -284,7 +309,7 @@ class Dispatcher:
         """Claim nothing more, and hand back what is held; workers end when what was handed in is saved."""
         with self._lock:
             self._closing = True
-            self._handed_in += [HandedIn(Outcome.released(held.job), held.since) for held in self._held]
+            self._hand_in_released(self._held)
             self._held.clear()
             self._changed.notify_all()
         self.call_keeper()

@@ -223,14 +223,14 @@ def test_the_moment_is_kept_by_those_who_wait_on(rig):
 def test_a_moment_is_not_forgotten_for_a_trip_that_knew_less(rig):
     """Of two trips on their way, the one that comes back last does not take away what the first has learnt."""
     job = rig.ask().result(5) if rig.add() else None
-    rig.store.open_gate.clear()
-    rig.dispatcher.ring()
+    slow = threading.Event()
+    rig.store.gates.append(slow)
     other = rig.ask()
     wait_until(lambda: rig.store.travelling == 1)
     rig.dispatcher.hand_in(Outcome.retry(job, ERROR, delay=timedelta(seconds=0.5)), NO_TIME)
     asked = rig.ask()
-    wait_until(lambda: rig.store.travelling == MAX_TRIPS)
-    rig.store.open_gate.set()
+    wait_until(lambda: rig.store.saved)
+    slow.set()
     wait_until(lambda: asked.done() or other.done(), 3)
 
 
@@ -340,11 +340,11 @@ def test_jobs_that_the_keeper_brings_wake_workers(rig):
     """A trip by somebody who runs no jobs wakes a worker for each job that it brings."""
     rig.add()
     job = rig.ask().result(5)
-    asked = rig.ask_all(2)
-    rig.add(2)
+    [asked] = rig.ask_all(1)
+    rig.add()
     rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
     rig.dispatcher.carry_overdue(longer_than=0)
-    wait_until(lambda: all(future.done() for future in asked), 3)
+    assert asked.result(3) is not None
 
 
 def test_whatever_no_worker_runs_is_kept(batching):

@@ -19,6 +19,7 @@ def open_database(screen: Screen, dsn: str | None, keep: Path | None) -> Generat
     """Give the conninfo of a database that is there within the block; say what is left behind after it.
 
     Raises:
+        ValueError: *keep* holds something else than a server's data.
         EmbeddedServerError: there is no PostgreSQL to start, or it did not start.
     """
     if dsn is not None:
@@ -26,6 +27,8 @@ def open_database(screen: Screen, dsn: str | None, keep: Path | None) -> Generat
         yield dsn
         screen.say(f'The rows are left in schema "{SCHEMA}"; to be rid of them: drop schema {SCHEMA} cascade')
         return
+    if keep is not None:
+        _check_is_ours(keep)
     bindir = find_bindir()
     # No settings: what a throw-away server is used for at other times may be lost, this is the real thing.
     with EmbeddedServer(bindir, data_dir=keep, settings={}) as server:
@@ -35,6 +38,11 @@ def open_database(screen: Screen, dsn: str | None, keep: Path | None) -> Generat
         screen.say("The server is stopped, and its data are gone; --keep DIR keeps them.")
     else:
         screen.say(_how_to_look_at(bindir, keep.absolute()))
+
+
+def _check_is_ours(data_dir: Path) -> None:
+    if data_dir.exists() and any(data_dir.iterdir()) and not (data_dir / "PG_VERSION").exists():
+        raise ValueError(f"{data_dir} is not empty, and holds no data of a PostgreSQL server: name another directory")
 
 
 def _how_to_look_at(bindir: Path, data_dir: Path) -> str:

@@ -1,0 +1,649 @@
+"""Jobs and bundles are added: in a transaction of our own or of the caller's, all or nothing, in one round trip."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import attrs
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+import jobqueue
+import jobqueue_pg
+from jobqueue import (
+    DuplicateJobError,
+    InvalidJobError,
+    Job,
+    JobBundle,
+    JobDesc,
+    PayloadError,
+    RawJSON,
+    RefusedError,
+    UnavailableError,
+)
+from jobqueue.models import new_id
+from jobqueue.queue_service import QueueService
+from jobqueue.registry import default_registry
+from jobqueue.store import WorkerStore
+from jobqueue_pg import rows
+from jobqueue_pg.store import PostgresStore
+from tests.fixtures.listening import Ear
+from tests.fixtures.stores import (
+    START,
+    Clock,
+    Connection,
+    assert_counts_true,
+    claim,
+    events,
+    fetch_all,
+    insert_job,
+    make_bundle,
+    make_job,
+    row_of,
+)
+
+FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def caller(queue: str) -> Iterator[Connection]:
+    """The application's own connection, which begins a transaction with its first statement."""
+    with closing(psycopg.connect(queue)) as connection:
+        yield connection
+
+
+class Counted(psycopg.Connection[Any]):
+    """A connection that counts how often it waits for the server."""
+
+    def wait(self, *arguments: Any, **options: Any) -> Any:
+        self.trips = getattr(self, "trips", 0) + 1
+        return super().wait(*arguments, **options)
+
+
+def add_in_every_way(service: QueueService, connection: object) -> tuple[list[Job], JobBundle]:
+    """Add five jobs, two of them as a bundle."""
+    jobs = [service.add_job(make_job(), connection=connection)]
+    jobs += service.add_jobs([make_job()], connection=connection)
+    jobs += [service.enqueue("t", 1, connection=connection)]
+    return jobs, service.add_bundle(make_bundle(2), connection=connection)
+
+
+# --- the caller's transaction
+
+
+def test_rollback_leaves_nothing(service: QueueService, caller: Connection, ear: Ear) -> None:
+    """When the caller's transaction rolls back, nothing that was added in it ever existed, and nobody heard of it."""
+    add_in_every_way(service, caller)
+    caller.rollback()
+    assert service.get_status().is_zero
+    assert events(ear) == []
+
+
+def test_commit_makes_it_exist(service: QueueService, caller: Connection, ear: Ear) -> None:
+    """What was added is seen, and heard of, when the caller commits, and not before."""
+    jobs, bundle = add_in_every_way(service, caller)
+    assert service.get_status().is_zero
+    assert events(ear) == []
+    caller.commit()
+    assert {job.id for job in service.get_all_jobs_to_do()} == {job.id for job in [*jobs, *bundle.jobs]}
+    assert service.get_job_bundle(bundle.id).num_jobs == 2
+    assert {id for _, id in events(ear)} == {*(job.id for job in jobs), bundle.jobs[0].id}
+
+
+def test_job_and_own_row_go_together(service: QueueService, caller: Connection) -> None:
+    """The job stands or falls with the row that the caller writes beside it, within a savepoint too."""
+    caller.execute("create temporary table customer (email text)")
+    caller.commit()
+    for fails in (True, False):
+        with pytest.raises(ZeroDivisionError) if fails else caller.transaction(), caller.transaction():
+            caller.execute("insert into customer values ('ann')")
+            service.enqueue("t", 1, connection=caller)
+            1 / (not fails)
+    caller.commit()
+    assert fetch_all(caller, "select count(*) from customer") == [1]
+    assert service.get_status().num_jobs == 1
+
+
+def test_nested_transactions(service: QueueService, caller: Connection) -> None:
+    """Rolling a savepoint back takes away what was added since it, and no more."""
+    with caller.transaction():
+        kept = service.enqueue("t", 1, connection=caller)
+        with caller.transaction() as inner:
+            service.enqueue("t", 2, connection=caller)
+            raise psycopg.Rollback(inner)
+        also_kept = service.enqueue("t", 3, connection=caller)
+    assert {job.id for job in service.get_all_jobs_to_do()} == {kept.id, also_kept.id}
+
+
+def test_transaction_is_the_callers_to_end(service: QueueService, caller: Connection) -> None:
+    """Adding neither begins, commits nor changes anything else about the caller's transaction and connection."""
+    caller.execute("set transaction isolation level serializable")
+    add_in_every_way(service, caller)
+    assert caller.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS
+    assert fetch_all(caller, "show transaction_isolation") == ["serializable"]
+    assert not caller.autocommit
+    caller.rollback()
+
+
+def test_autocommit_connection(service: QueueService, db: Connection) -> None:
+    """On an autocommit connection, a job exists as soon as it was added."""
+    jobs, bundle = add_in_every_way(service, db)
+    assert service.get_status().num_jobs == len(jobs) + bundle.num_jobs
+
+
+def test_one_round_trip(service: QueueService, queue: str) -> None:
+    """Each way of adding sends one statement and waits for one answer."""
+    with closing(Counted.connect(queue, autocommit=True)) as counted:
+        for add in (
+            lambda: service.add_job(make_job(), connection=counted),
+            lambda: service.add_jobs([make_job() for _ in range(50)], connection=counted),
+            lambda: service.add_bundle(make_bundle(50), connection=counted),
+            lambda: service.enqueue("t", 1, connection=counted),
+            lambda: service.enqueue("t", 1, delay=timedelta(seconds=1), connection=counted),
+        ):
+            before = counted.trips = 0
+            add()
+            assert counted.trips - before == 1
+
+
+def test_cursor_as_connection(service: QueueService, caller: Connection) -> None:
+    """A cursor stands for its connection, and is left as it was."""
+    cursor = caller.cursor()
+    cursor.execute("select 1 union select 2 order by 1")
+    add_in_every_way(service, cursor)
+    assert cursor.fetchall() == [(1,), (2,)]
+    caller.rollback()
+    assert service.get_status().is_zero
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"row_factory": dict_row},
+        {"cursor_factory": psycopg.ClientCursor},
+        {"cursor_factory": psycopg.RawCursor},
+        {"prepare_threshold": None},
+        {"prepare_threshold": 0},
+    ],
+    ids=str,
+)
+def test_connections_of_every_make(service: QueueService, queue: str, options: dict[str, Any]) -> None:
+    """Whatever cursors and rows the caller's connection makes, jobs are added over it."""
+    with closing(psycopg.connect(queue, **options)) as connection:
+        jobs, bundle = add_in_every_way(service, connection)
+        service.enqueue("t", {"a": "100 %s %(x)s"}, delay=timedelta(hours=1), connection=connection)
+        connection.commit()
+    assert service.get_status().num_jobs == len(jobs) + bundle.num_jobs + 1
+
+
+def test_pipeline(service: QueueService, caller: Connection) -> None:
+    """Within a pipeline, jobs are added like the caller's own statements."""
+    with caller.pipeline():
+        add_in_every_way(service, caller)
+    caller.commit()
+    assert service.get_status().num_jobs == 5
+
+
+class NotAConnection:
+    pass
+
+
+@pytest.mark.parametrize("kind", ["str", "sqlite3", "async", "object", "bool"])
+def test_connections_that_cannot_be_joined(service: QueueService, queue: str, kind: str) -> None:
+    """What is no psycopg connection is a TypeError that names its type, and nothing is added anywhere."""
+    connection: object
+    match kind:
+        case "str":
+            connection, named = queue, "builtins.str"
+        case "sqlite3":
+            connection, named = sqlite3.connect(":memory:"), "sqlite3.Connection"
+        case "async":
+            connection = psycopg.AsyncConnection.__new__(psycopg.AsyncConnection)
+            named = r"psycopg.*AsyncConnection"
+        case "bool":
+            connection, named = False, "builtins.bool"
+        case _:
+            connection, named = NotAConnection(), "NotAConnection"
+    for add in (
+        lambda: service.add_job(make_job(), connection=connection),
+        lambda: service.add_jobs([make_job()], connection=connection),
+        lambda: service.add_bundle(make_bundle(), connection=connection),
+        lambda: service.enqueue("t", 1, connection=connection),
+    ):
+        with pytest.raises(TypeError, match=named):
+            add()
+    if isinstance(connection, sqlite3.Connection):
+        connection.close()
+    assert service.get_status().is_zero
+
+
+def test_closed_connection(service: QueueService, caller: Connection) -> None:
+    """A connection that is closed already is an UnavailableError."""
+    caller.close()
+    with pytest.raises(UnavailableError):
+        service.enqueue("t", 1, connection=caller)
+    assert service.get_status().is_zero
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("", 1), InvalidJobError),
+        (("x" * 101, 1), InvalidJobError),
+        (("t\0", 1), InvalidJobError),
+        (("t", None), PayloadError),
+        (("t", float("nan")), PayloadError),
+        (("t", "\0"), PayloadError),
+        (("t", "\ud800"), PayloadError),
+        (("t", object()), PayloadError),
+        (("t", "x" * 1024 * 1024), PayloadError),
+    ],
+    ids=lambda value: f"{value!r:.30}",
+)
+def test_refused_values_leave_the_transaction_usable(
+    service: QueueService, caller: Connection, arguments: tuple[Any, Any], error: type[Exception]
+) -> None:
+    """What cannot be a job is refused before the database sees it, so that the caller's transaction goes on."""
+    caller.execute("select 1")
+    with pytest.raises(error):
+        service.enqueue(*arguments, connection=caller)
+    with pytest.raises(error):
+        service.add_bundle(JobBundle.new("b", [JobDesc(1, type="t"), JobDesc(arguments[1], type=arguments[0])]))
+    service.enqueue("t", 1, connection=caller)
+    caller.commit()
+    assert service.get_status().num_jobs == 1
+
+
+def test_limit_of_payloads_is_the_services(queue: str) -> None:
+    """A service takes payloads up to its own limit, to the byte."""
+    with closing(jobqueue_pg.connect(queue, max_payload_bytes=10)) as service:
+        service.enqueue("t", "x" * 8)
+        service.enqueue("t", "é" * 4)
+        with pytest.raises(PayloadError, match="10"):
+            service.enqueue("t", "x" * 9)
+        with pytest.raises(PayloadError):
+            service.enqueue("t", "é" * 5)
+
+
+# --- duplicates
+
+
+def test_duplicate_job(service: QueueService) -> None:
+    """An id that is in the queue already is a DuplicateJobError that names it; the job there is left alone."""
+    job = service.enqueue("t", "first")
+    with pytest.raises(DuplicateJobError, match=str(job.id)) as caught:
+        service.add_job(make_job(id=job.id))
+    assert caught.value.existing_id == job.id
+    assert [job.payload for job in service.list_jobs()] == ["first"]
+
+
+def test_duplicate_among_jobs(service: QueueService) -> None:
+    """When one of several jobs is there already, it is named, and none of the others is added."""
+    job = service.enqueue("t", 1)
+    with pytest.raises(DuplicateJobError) as caught:
+        service.add_jobs([make_job(), make_job(id=job.id), make_job()])
+    assert caught.value.existing_id == job.id
+    twice = make_job()
+    with pytest.raises(DuplicateJobError) as caught:
+        service.add_jobs([twice, twice])
+    assert caught.value.existing_id == twice.id
+    assert service.get_status().num_jobs == 1
+
+
+def test_duplicate_bundle(service: QueueService) -> None:
+    """A bundle that is there already is named, and neither it nor a member of it is added anew."""
+    bundle = service.add_bundle(make_bundle(2))
+    with pytest.raises(DuplicateJobError) as caught:
+        service.add_bundle(bundle)
+    assert caught.value.existing_id in {bundle.id, *(job.id for job in bundle.jobs)}
+    assert (service.get_status().num_jobs, service.get_status().num_job_bundles) == (2, 1)
+
+
+def test_duplicate_member(service: QueueService, db: Connection) -> None:
+    """When a member's id is taken, it is named, and the bundle is not there either."""
+    bundle = make_bundle(2)
+    insert_job(db, id=bundle.jobs[1].id)
+    with pytest.raises(DuplicateJobError) as caught:
+        service.add_bundle(bundle)
+    assert caught.value.existing_id == bundle.jobs[1].id
+    assert (service.get_status().num_jobs, service.get_status().num_job_bundles) == (1, 0)
+
+
+def test_duplicate_in_the_callers_transaction(service: QueueService, caller: Connection) -> None:
+    """A duplicate ends the caller's transaction as any refused statement does; a savepoint saves it."""
+    job = service.enqueue("t", 1)
+    caller.execute("select 1")
+    with pytest.raises(DuplicateJobError) as caught, caller.transaction():
+        service.add_job(make_job(id=job.id), connection=caller)
+    assert caught.value.existing_id == job.id
+    service.enqueue("t", 2, connection=caller)
+    caller.commit()
+    assert service.get_status().num_jobs == 2
+
+
+# --- many
+
+
+def test_no_jobs(service: QueueService) -> None:
+    """Adding no jobs does nothing."""
+    assert service.add_jobs([]) == []
+    assert service.add_jobs(iter(())) == []
+
+
+def test_very_many_jobs(service: QueueService, store: PostgresStore, clock: Clock) -> None:
+    """25,000 jobs take several statements, and are there all at once, in their order."""
+    jobs = [make_job(payload=number) for number in range(25_000)]
+    assert service.add_jobs(job for job in jobs) == jobs
+    assert service.get_status().num_jobs == 25_000
+    page = service.list_jobs(limit=3)
+    assert [job.payload for job in page] == [24_999, 24_998, 24_997]
+
+
+@pytest.mark.parametrize("whose", ["ours", "caller", "autocommit"])
+@pytest.mark.parametrize("bundled", [False, True])
+def test_very_many_jobs_with_one_refused(
+    service: QueueService, caller: Connection, db: Connection, whose: str, bundled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one of very many jobs is there already, none of the others stays, whatever the connection."""
+    monkeypatch.setattr(rows, "_MAX_JOBS_IN_STATEMENT", 10)
+    bundle = make_bundle(25)
+    taken = bundle.jobs[-1].id
+    insert_job(db, id=taken)
+    connection = {"ours": None, "caller": caller, "autocommit": db}[whose]
+    with pytest.raises(DuplicateJobError) as caught:
+        if bundled:
+            service.add_bundle(bundle, connection=connection)
+        else:
+            service.add_jobs([make_job(id=job.id) for job in bundle.jobs], connection=connection)
+    assert caught.value.existing_id == taken
+    caller.rollback()
+    assert (service.get_status().num_jobs, service.get_status().num_job_bundles) == (1, 0)
+
+
+def test_large_payloads_are_spread_over_statements(service: QueueService) -> None:
+    """Jobs of together more than PostgreSQL takes in one value are added all the same."""
+    payload = RawJSON('"' + "x" * 1_000_000 + '"')
+    jobs = service.add_jobs([make_job(payload=payload) for _ in range(40)])
+    assert service.get_status().num_jobs == len(jobs)
+
+
+def test_large_bundle_counts_its_members(service: QueueService, db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle whose members take several statements has them all."""
+    monkeypatch.setattr(rows, "_MAX_JOBS_IN_STATEMENT", 10)
+    bundle = service.add_bundle(make_bundle(25))
+    assert [job.payload for job in service.get_job_bundle(bundle.id).jobs] == list(range(25))
+    assert_counts_true(db)
+
+
+# --- what is stored
+
+
+def test_every_value_is_stored(service: QueueService, db: Connection) -> None:
+    """A job's row holds what it was made of, and nothing of a run."""
+    job = Job.new(
+        "type é %s",
+        {"to": ["ä", 1.5, None, True]},
+        origin="x" * 100,
+        priority=-(2**63),
+        start_at=datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+        max_retry_count=2**31 - 1,
+    )
+    for add in (lambda: service.add_job(job), lambda: service.add_jobs([job])):
+        assert add() in (job, [job])
+        row = row_of(db, job.id)
+        assert (row["type"], row["payload"], row["origin"]) == (job.type, job.payload, job.origin)
+        assert (row["priority"], row["start_at"], row["max_retry_count"]) == (-(2**63), job.start_at, 2**31 - 1)
+        assert row["created_at"] == row["updated_at"]
+        assert {row[name] for name in list(row)[17:]} == {None, 0}
+        assert (row["bundle_id"], row["started_at"], row["stopped_at"]) == (None, None, None)
+        service.delete_job(job.id)
+
+
+@pytest.mark.parametrize("payload", ["text", 0, False, [], {}, "é\u2028\\u0041", 10**30, 1e-7, RawJSON(' {"a" : 1} ')])
+def test_payloads_come_back(service: QueueService, payload: object) -> None:
+    """A payload is read as it was given, whichever way it was added."""
+    expected = {"a": 1} if isinstance(payload, RawJSON) else payload
+    one = service.enqueue("t", payload)
+    (two,) = service.add_jobs([make_job(payload=payload)])
+    bundle = service.add_bundle(JobBundle.new("b", [JobDesc(payload, type="t")]))
+    for id in (one.id, two.id, bundle.jobs[0].id):
+        assert service.get_job(id).payload == expected
+
+
+def test_origin_is_the_services_unless_named(service: QueueService) -> None:
+    """A job without an origin gets the service's; a member gets its bundle's first."""
+    assert service.enqueue("t", 1).origin == "tests"
+    assert service.enqueue("t", 1, origin="mine").origin == "mine"
+    assert service.add_job(Job.new("t", 1)).origin == "tests"
+    bundle = service.add_bundle(JobBundle.new("b", [JobDesc(1, type="t"), JobDesc(1, type="t", origin="m")]))
+    assert (bundle.origin, [job.origin for job in bundle.jobs]) == ("tests", ["tests", "m"])
+    assert [job.origin for job in service.get_job_bundle(bundle.id).jobs] == ["tests", "m"]
+    named = service.add_bundle(JobBundle.new("b", [JobDesc(1, type="t")], origin="of-the-bundle"))
+    assert [job.origin for job in service.get_job_bundle(named.id).jobs] == ["of-the-bundle"]
+
+
+def test_origin_of_a_service_is_the_programs_name(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is given no origin takes the program's name, cut to what the database takes."""
+    monkeypatch.setattr("sys.argv", ["/usr/bin/" + "p" * 150])
+    with closing(jobqueue_pg.connect(queue)) as service:
+        assert service.get_job(service.enqueue("t", 1).id).origin == "p" * 100
+
+
+def test_retries_are_the_handlers_unless_given(service: QueueService) -> None:
+    """enqueue takes max_retry_count from the handler, given or registered; add_job never does."""
+
+    @jobqueue.handler("with-retries", max_retry_count=3)
+    def with_retries(payload: int) -> None: ...
+
+    try:
+        assert service.enqueue("with-retries", 1).max_retry_count == 3
+        assert service.enqueue(with_retries, 1).max_retry_count == 3
+        assert service.enqueue("with-retries", 1, max_retry_count=0).max_retry_count == 0
+        assert service.enqueue("unknown", 1).max_retry_count == 0
+        with jobqueue.use_service(service):
+            assert service.get_job(with_retries.enqueue(1).id).max_retry_count == 3
+        assert service.add_job(Job.new("with-retries", 1)).max_retry_count == 0
+    finally:
+        default_registry.unregister("with-retries")
+
+
+def test_delay_counts_by_the_databases_clock(store: PostgresStore, clock: Clock, db: Connection) -> None:
+    """A delay is added to the database's time, whatever the client's clock says."""
+    job = make_job()
+    store.add_job(job, delay=timedelta(minutes=5))
+    assert row_of(db, job.id)["start_at"] == START + timedelta(minutes=5)
+
+
+def test_delay_counts_from_the_call(service: QueueService, caller: Connection) -> None:
+    """In a transaction that has been open for some time, a delay counts from the call, not from its beginning."""
+    caller.execute("select 1")
+    caller.execute("select pg_sleep(0.1)")
+    job = service.enqueue("t", 1, delay=timedelta(hours=1), connection=caller)
+    (late,) = fetch_all(caller, "select start_at > now() + interval '1 hour 0.1 s' from worker.job where id = %s", job.id)
+    caller.rollback()
+    assert late
+
+
+def test_start_at_is_kept(service: QueueService, db: Connection) -> None:
+    """start_at is stored as the moment that it is, in whichever time zone it was given."""
+    tokyo = datetime.fromisoformat("2100-01-01T09:00:00+09:00")
+    job = service.enqueue("t", 1, start_at=tokyo)
+    assert row_of(db, job.id)["start_at"] == FUTURE
+    bundle = service.add_bundle(
+        JobBundle.new("b", [JobDesc(1, type="t"), JobDesc(2, type="t", start_at=START)], start_at=tokyo)
+    )
+    assert [member.start_at for member in service.get_job_bundle(bundle.id).jobs] == [FUTURE, START]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"start_at": FUTURE, "delay": timedelta(1)},
+        {"start_at": datetime(2100, 1, 1)},  # noqa: DTZ001 - what is refused
+        {"delay": 5},
+        {"delay": timedelta.max},
+        {"delay": timedelta.min},
+        {"priority": 2**63},
+        {"priority": 1.5},
+        {"max_retry_count": -1},
+        {"max_retry_count": 2**31},
+        {"origin": ""},
+    ],
+    ids=str,
+)
+def test_values_that_no_job_has(service: QueueService, values: dict[str, Any]) -> None:
+    """A value of the wrong type or size is refused by name before anything is added."""
+    with pytest.raises(InvalidJobError) as caught:
+        service.enqueue("t", 1, **values)
+    assert caught.value.field in values
+    assert service.get_status().is_zero
+
+
+def test_moments_at_the_ends_of_the_calendar(service: QueueService) -> None:
+    """The earliest and latest moments of Python are start times like others."""
+    for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
+        for job in (service.enqueue("t", 1, start_at=moment), *service.add_jobs([make_job(start_at=moment)])):
+            read = service.get_job(job.id).start_at
+            assert read is not None
+            assert abs(read - moment) < timedelta(days=2)
+
+
+# --- what is refused
+
+
+def test_member_of_a_bundle_alone(service: QueueService) -> None:
+    """A member of a bundle cannot be added without it."""
+    member = make_bundle(1).jobs[0]
+    for add in (lambda: service.add_job(member), lambda: service.add_jobs([make_job(), member])):
+        with pytest.raises(InvalidJobError, match="add_bundle") as caught:
+            add()
+        assert caught.value.field == "bundle_id"
+    assert service.get_status().is_zero
+
+
+@pytest.mark.parametrize("wrong", [None, "job", {"type": "t"}, JobDesc(1, type="t")], ids=repr)
+def test_what_is_no_job(service: QueueService, wrong: Any) -> None:
+    """Anything but a Job or JobBundle is refused by name."""
+    with pytest.raises(InvalidJobError, match=type(wrong).__name__):
+        service.add_job(wrong)
+    with pytest.raises(InvalidJobError, match=type(wrong).__name__):
+        service.add_jobs([make_job(), wrong])
+    with pytest.raises(InvalidJobError, match=type(wrong).__name__):
+        service.add_bundle(wrong)
+    assert service.get_status().is_zero
+
+
+def test_bundle_without_its_members(service: QueueService) -> None:
+    """A bundle whose number is not that of its members, or that holds another's, is refused: it could not complete."""
+    bundle = make_bundle(2)
+    for broken in (
+        attrs.evolve(bundle, num_jobs=3),
+        attrs.evolve(bundle, jobs=bundle.jobs[:1]),
+        attrs.evolve(bundle, jobs=(bundle.jobs[0], make_bundle(1).jobs[0])),
+        attrs.evolve(bundle, jobs=(bundle.jobs[0], make_job())),
+        attrs.evolve(bundle, jobs=(), num_jobs=0),
+    ):
+        with pytest.raises(InvalidJobError):
+            service.add_bundle(broken)
+    with pytest.raises(InvalidJobError, match="at least one"):
+        JobBundle.new("b", [])
+    assert service.get_status().is_zero
+
+
+def test_table_that_refuses(service: QueueService, db: Connection) -> None:
+    """What the database refuses for a reason of its own is a RefusedError with that reason."""
+    db.execute("alter table worker.job add constraint no_elephants check (type <> 'elephant')")
+    try:
+        with pytest.raises(RefusedError, match="no_elephants"):
+            service.add_jobs([make_job(), make_job("elephant")])
+    finally:
+        db.execute("alter table worker.job drop constraint no_elephants")
+    assert service.get_status().is_zero
+
+
+# --- bundles
+
+
+def test_bundle_is_stored(service: QueueService, db: Connection) -> None:
+    """A bundle is read with all it was made of, its members in the order in which they were described."""
+    descs = [JobDesc(number, type=f"t{number}", priority=-number, max_retry_count=number) for number in range(5)]
+    made = service.add_bundle(JobBundle.new("b", descs, delete_when_succeeded=True))
+    read = service.get_job_bundle(made.id)
+    assert (read.type, read.origin, read.num_jobs, read.num_jobs_stopped) == ("b", "tests", 5, 0)
+    assert (read.delete_when_succeeded, read.on_stopped, read.stopped_at) == (True, None, None)
+    assert read.jobs == made.jobs
+    assert [(job.payload, job.type, job.priority, job.max_retry_count) for job in read.jobs] == [
+        (number, f"t{number}", -number, number) for number in range(5)
+    ]
+    assert {job.bundle_id for job in read.jobs} == {made.id}
+    assert_counts_true(db)
+
+
+def test_on_stopped_is_stored(service: QueueService) -> None:
+    """The job that a bundle adds at its end is described in the bundle, completely."""
+    desc = JobDesc({"a": [1]}, type="after", priority=7, max_retry_count=2, start_at=FUTURE)
+    bundle = service.add_bundle(make_bundle(1, origin="ours", on_stopped=desc))
+    on_stopped = service.get_job_bundle(bundle.id).on_stopped
+    assert on_stopped == JobDesc(
+        {"a": [1]}, type="after", origin="ours", priority=7, max_retry_count=2, start_at=FUTURE
+    )
+
+
+def test_on_stopped_takes_the_origin_of_its_bundle(
+    service: QueueService, store: PostgresStore, worker_store: WorkerStore, db: Connection
+) -> None:
+    """When its bundle has stopped, the job that was asked for is there, with the bundle's origin and id."""
+    bundle = service.add_bundle(make_bundle(1, origin=None, on_stopped=JobDesc("done", type="after", max_retry_count=4)))
+    (member,) = claim(worker_store)
+    worker_store.save_outcomes([jobqueue.outcomes.Outcome.finished(member)])
+    (after,) = service.list_jobs(type="after")
+    assert (after.payload, after.origin, after.max_retry_count) == ("done", "tests", 4)
+    assert after.completes_bundle_id == bundle.id
+    assert_counts_true(db)
+
+
+@pytest.mark.parametrize(
+    "desc",
+    [JobDesc(1, type=""), JobDesc(None, type="t"), JobDesc(1), JobDesc(1, type="t", priority=2**63), "t"],
+    ids=repr,
+)
+def test_on_stopped_is_checked_beforehand(desc: Any) -> None:
+    """A job that could not be added when the bundle stops is refused when the bundle is made."""
+    with pytest.raises(InvalidJobError):
+        make_bundle(1, on_stopped=desc)
+
+
+# --- who hears of it
+
+
+def test_events_of_adding(service: QueueService, ear: Ear) -> None:
+    """Each type that is due is announced once for each statement, with how many there are."""
+    first, *_ = service.add_jobs([make_job("a"), make_job("a"), make_job("b"), make_job("c", start_at=FUTURE)])
+    heard = [told for channel, told in ear.heard() if channel == "job_available"]
+    assert sorted((told["type"], told["count"]) for told in heard) == [("a", 2), ("b", 1)]
+    assert heard[0]["id"] == str(first.id)
+    service.enqueue("t", 1, delay=timedelta(hours=1))
+    assert events(ear) == []
+
+
+def test_a_transaction_can_keep_quiet(service: QueueService, caller: Connection, ear: Ear) -> None:
+    """A transaction with jobqueue.notify off adds jobs without a word."""
+    caller.execute("set local jobqueue.notify = 'off'")
+    add_in_every_way(service, caller)
+    caller.commit()
+    assert events(ear) == []
+    service.enqueue("t", 1, connection=caller)
+    caller.commit()
+    assert len(events(ear)) == 1
+
+
+def test_ids_increase(service: QueueService) -> None:
+    """Ids that one process makes sort in the order in which they were made."""
+    ids = [new_id() for _ in range(1000)]
+    assert ids == sorted(ids)
+    given = uuid4()
+    assert service.add_job(make_job(id=given)).id == given
