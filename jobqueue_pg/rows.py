@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from jobqueue.errors import PayloadError
 from jobqueue.models import Job, JobBundle, JobDesc
 from jobqueue.outcomes import Fence, Outcome, OutcomeKind, Rescue, RunError
-from jobqueue.payload import MAX_PAYLOAD_BYTES, dump_json
+from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, dump_json, load_json
 
 Row = Sequence[Any]
 
@@ -55,25 +56,31 @@ def bundle_of_row(row: Row, jobs: Iterable[Job]) -> JobBundle:
         origin=row[2],
         num_jobs=row[3],
         num_jobs_stopped=row[4],
-        on_stopped=None if row[5] is None else _desc(json.loads(row[5])),
-        delete_when_succeeded=row[6],
-        stopped_at=row[7],
-        updated_at=row[8],
-        created_at=row[9],
+        delete_when_succeeded=row[5],
+        stopped_at=row[6],
+        updated_at=row[7],
+        created_at=row[8],
+        on_stopped=None if row[9] is None else _desc(row[9:]),
         jobs=tuple(jobs),
     )
 
 
-def _desc(described: dict[str, Any]) -> JobDesc:
-    start_at = described["startAt"]
+def _desc(row: Row) -> JobDesc:
     return JobDesc(
-        described["payload"],
-        type=described["type"],
-        origin=described["origin"],
-        priority=described["priority"],
-        max_retry_count=described["maxRetryCount"],
-        start_at=None if start_at is None else datetime.fromisoformat(start_at),
+        _plain_or_raw(row[1]),
+        type=row[0],
+        origin=row[2],
+        priority=row[3],
+        max_retry_count=row[4],
+        start_at=row[5],
     )
+
+
+def _plain_or_raw(text: str) -> object:
+    try:
+        return load_json(text)
+    except PayloadError:
+        return RawJSON(text)
 
 
 def rescue_of_row(row: Row) -> Rescue:

@@ -1,15 +1,19 @@
 """What a worker thread does with one claimed job."""
 
+import logging
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 from jobqueue.execution import execute
+from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext
 from jobqueue.models import Job
-from jobqueue.outcomes import Fence, Outcome, fence_of
+from jobqueue.outcomes import Fence, Outcome, RunError, fence_of
 from jobqueue.registry import Registry
 from jobqueue.service import Service
+
+logger = logging.getLogger(__name__)
 
 
 class Beating(Protocol):
@@ -52,7 +56,15 @@ class Runner:
         self._context = context
         try:
             with self._beating.beating_for(fence_of(job), context):
-                outcome = execute(job, context, handler, self._registry.schedule_retry_of(job.type))
+                outcome = self._outcome_of(job, context, handler)
         finally:
             self._context = None
         return outcome, time.monotonic() - began
+
+    def _outcome_of(self, job: Job, context: JobContext, handler: Handler[..., Any] | None) -> Outcome:
+        try:
+            return execute(job, context, handler, self._registry.schedule_retry_of(job.type))
+        except BaseException as error:  # an error so broken that not even its message can be read
+            kind = type(error).__qualname__
+            logger.exception("job %s failed, and telling how did, too", job.id)
+            return Outcome.failed(job, RunError(message=f"the run failed, and telling how did, too: {kind}", type=kind))

@@ -67,9 +67,18 @@ GET_JOBS_WITH_ERRORS: Final = f"""
 select {JOB_COLUMNS} from {{schema}}.job j where j.error_msg is not null order by j.stopped_at, j.id
 """
 
+# The place to go on after is that of the row, as long as it is there: what was read of it may be rounded.
 LIST_JOBS: Final = f"""
 select {JOB_COLUMNS} from {{schema}}.job j
-where (%(after_id)s::uuid is null or (j.created_at, j.id) < (%(after_created_at)s::timestamptz, %(after_id)s::uuid))
+where (
+    %(after_id)s::uuid is null
+    or (j.created_at, j.id) < (
+      coalesce(
+        (select a.created_at from {{schema}}.job a where a.id = %(after_id)s::uuid), %(after_created_at)s::timestamptz
+      ),
+      %(after_id)s::uuid
+    )
+  )
   and (%(type)s::text is null or j."type" = %(type)s)
   and (%(origin)s::text is null or j.origin = %(origin)s)
   and (%(bundle_id)s::uuid is null or j.bundle_id = %(bundle_id)s)

@@ -1,28 +1,37 @@
 """What the statements have in common: the clock, the columns that make a model, the state of a job."""
 
-from typing import Final
+from typing import Final, LiteralString
 
 NOW: Final = "coalesce(%(now)s::timestamptz, now())"
 
-# A moment that another program wrote may lie outside of what Python can hold: it is read as the nearest that can be.
-# `case` and not `least`, which would make a moment of a null.
-_START_AT: Final = """case
-    when j.start_at < '0001-01-02 00:00:00+00' then '0001-01-02 00:00:00+00'
-    when j.start_at > '9999-12-30 00:00:00+00' then '9999-12-30 00:00:00+00'
-    else j.start_at
+
+def _moment(column: LiteralString) -> LiteralString:
+    """Read a moment that another program wrote, which Python may be unable to hold, as the nearest that it can.
+
+    `case` and not `least`, which would make a moment of a null.
+    """
+    return f"""case
+    when {column} < '0001-01-02 00:00:00+00' then '0001-01-02 00:00:00+00'
+    when {column} > '9999-12-30 00:00:00+00' then '9999-12-30 00:00:00+00'
+    else {column}
   end"""
-_CREATED_AT: Final = """least(greatest(j.created_at, '0001-01-02 00:00:00+00'), '9999-12-30 00:00:00+00')"""
+
 
 # JSON is read as text and parsed when somebody looks: one value that Python cannot hold must not spoil a whole list.
 JOB_COLUMNS: Final = f"""
   j.id, j.bundle_id, j."type", j.payload::text, j.priority, j.origin, j.max_retry_count, j.current_retry_count,
-  {_START_AT}, j.started_at, j.worker_alive_at, {_CREATED_AT}, j.updated_at, j.claim_id, j.claimed_by,
+  {_moment("j.start_at")}, {_moment("j.started_at")}, {_moment("j.worker_alive_at")}, {_moment("j.created_at")},
+  {_moment("j.updated_at")}, j.claim_id, j.claimed_by,
   j.run_count, j.rescue_count, j.attempt_errors::text, j.completes_bundle_id, j.progress::text,
-  j.stopped_at, j.cancelled_at, j.error_msg, j.error_data::text, j.result::text"""
+  {_moment("j.stopped_at")}, {_moment("j.cancelled_at")}, j.error_msg, j.error_data::text, j.result::text"""
 
-BUNDLE_COLUMNS: Final = """
-  b.id, b."type", b.origin, b.num_jobs, b.num_jobs_stopped, b.on_stopped::text, b.delete_when_succeeded,
-  b.stopped_at, b.updated_at, b.created_at"""
+# The description of the job to add when the bundle stops is taken apart as the trigger does that adds it.
+BUNDLE_COLUMNS: Final = f"""
+  b.id, b."type", b.origin, b.num_jobs, b.num_jobs_stopped, b.delete_when_succeeded,
+  {_moment("b.stopped_at")}, {_moment("b.updated_at")}, {_moment("b.created_at")},
+  b.on_stopped ->> 'type', (b.on_stopped -> 'payload')::text, b.on_stopped ->> 'origin',
+  coalesce((b.on_stopped ->> 'priority')::bigint, 0), coalesce((b.on_stopped ->> 'maxRetryCount')::integer, 0),
+  {_moment("(b.on_stopped ->> 'startAt')::timestamptz")}"""
 
 # The state of a job as a word: the SQL twin of Job.state.
 STATE: Final = f"""case
