@@ -1,11 +1,15 @@
 """Threads that can be stopped, and the bell that wakes those that wait: nothing here knows of jobs."""
 
 import contextvars
+import logging
 import random
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+
+logger = logging.getLogger(__name__)
 
 
 class StoppableThread(ABC):
@@ -19,10 +23,23 @@ class StoppableThread(ABC):
         context = contextvars.copy_context()
         # A daemon as a safety net only: an owner that forgets to join must not keep the interpreter alive.
         self._thread = threading.Thread(target=context.run, args=(self.run,), name=name, daemon=True)
+        self._backoff = Backoff()
 
     @abstractmethod
     def run(self) -> None:
         """Work until ``self._stopping`` is set."""
+
+    def _attempt(self, step: Callable[[], object]) -> None:
+        """Take one step of a loop that has to go on whatever happens; after an error, log it and pause."""
+        try:
+            step()
+        except Exception:
+            if self._stopping.is_set():
+                return  # what the step needed may be gone already
+            logger.exception("%s goes on after an error of its own", self.name)
+            self._stopping.wait(self._backoff.next())
+        else:
+            self._backoff.reset()
 
     @property
     def name(self) -> str:

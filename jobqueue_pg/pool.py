@@ -62,7 +62,7 @@ def complete_conninfo(conninfo: str) -> str:
 
 def application_pool(conninfo: str, max_size: int) -> ConnectionPool:
     """Return a pool for the calls of an application: it connects at the first call, and keeps what is used."""
-    return _pool(conninfo, "jobqueue", max_size=max_size, timeout=30, session=_SESSION, prepare_threshold=5)
+    return _pool(conninfo, "jobqueue-calls", max_size=max_size, timeout=30, session=_SESSION, prepare_threshold=5)
 
 
 def worker_pool(conninfo: str) -> ConnectionPool:

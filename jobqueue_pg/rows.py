@@ -180,7 +180,8 @@ def _outcome_record(outcome: Outcome) -> str:
     if outcome.result_json is not None:
         columns += f',"result":{outcome.result_json}'
     if outcome.delay is not None:
-        columns += f',"delay":{min(outcome.delay.total_seconds(), _MAX_DELAY_SECONDS)}'
+        seconds = max(-_MAX_DELAY_SECONDS, min(outcome.delay.total_seconds(), _MAX_DELAY_SECONDS))
+        columns += f',"delay":{seconds}'
     elif outcome.start_at is not None:
         columns += f',"start_at":"{outcome.start_at.isoformat()}"'
     if outcome.error is not None:

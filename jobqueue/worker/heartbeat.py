@@ -62,7 +62,7 @@ class Heartbeat(StoppableThread):
     def run(self) -> None:
         """Beat until stopped."""
         while not self._stopping.wait(self._look_every):
-            self.tick()
+            self._attempt(self.tick)
 
     def tick(self) -> None:
         """Beat, if there is something to beat for and it has not been done just now."""

@@ -40,6 +40,7 @@ class Keeper(StoppableThread):
         self._contact = contact
         self._lost_claims = lost_claims
         self._beaten_at: dict[Fence, float] = {}
+        self._idle_ticks = 0
 
     def stop(self) -> None:
         """Ask the thread to end."""
@@ -48,23 +49,22 @@ class Keeper(StoppableThread):
 
     def run(self) -> None:
         """Keep until stopped."""
-        idle_ticks = 0
         while not self._stopping.is_set():
             self._dispatcher.wait_for_keeping()
-            idle_ticks = 0 if self.tick() else idle_ticks + 1
-            if idle_ticks >= _TICKS_UNTIL_REST:
+            self._attempt(self.tick)
+            if self._idle_ticks >= _TICKS_UNTIL_REST:
                 self._dispatcher.rest()
             self._stopping.wait(_TICK)
 
-    def tick(self) -> bool:
-        """Do what is due; return whether anything was kept."""
+    def tick(self) -> None:
+        """Do what is due."""
         fences = self._dispatcher.kept_fences()
+        self._idle_ticks = 0 if fences else self._idle_ticks + 1
         if self._interval is not None:
             self._beat(fences, self._interval)
         self._dispatcher.hand_back(longer_than=_HELD_TOO_LONG)
         self._dispatcher.carry_overdue(longer_than=_OVERDUE)
         self._dispatcher.carry_locked_out()
-        return bool(fences)
 
     def _beat(self, fences: list[Fence], interval: float) -> None:
         now = time.monotonic()

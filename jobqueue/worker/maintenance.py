@@ -30,7 +30,7 @@ class Maintenance(StoppableThread):
     def run(self) -> None:
         """Maintain until stopped."""
         while not self._stopping.wait(self._interval * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads processes
-            self.tick()
+            self._attempt(self.tick)
 
     def tick(self) -> None:
         """Do all that is to be done, once."""

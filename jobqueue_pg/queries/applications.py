@@ -97,12 +97,12 @@ COUNT_BUNDLES: Final = "select count(*) from {schema}.job_bundle"
 
 # The counter goes down for members that it counted: those that had stopped, unless go-jobqueue before 0.6 was about to
 # retry them.
+_COUNTED: Final = (
+    "j.stopped_at is not null and (j.error_msg is null or j.current_retry_count >= j.max_retry_count) as counted"
+)
 RESET_JOBS: Final = f"""
 with target as materialized (
-  select
-    j.id,
-    j.bundle_id,
-    j.stopped_at is not null and (j.error_msg is null or j.current_retry_count >= j.max_retry_count) as counted
+  select j.id, j.bundle_id, {_COUNTED}
   from {{schema}}.job j
   where j.id = any(%(ids)s::uuid[])
   order by j.id
@@ -146,17 +146,17 @@ where j.id = any(array(select id from target))
 returning j.id
 """
 
-_DELETE_JOBS_BEFORE: Final = """
+_DELETE_JOBS_BEFORE: Final = f"""
 with target as materialized (
-  select j.id, j.bundle_id, j.stopped_at is not null as stopped
-  from {schema}.job j
+  select j.id, j.bundle_id, {_COUNTED}
+  from {{schema}}.job j
   where """
 _DELETE_JOBS_AFTER: Final = f"""
   order by j.id
   for update
 ),
 changed as materialized (
-  select bundle_id, count(*)::int as n, count(*) filter (where stopped)::int as n_stopped
+  select bundle_id, count(*)::int as n, count(*) filter (where counted)::int as n_counted
   from target
   where bundle_id is not null
   group by bundle_id
@@ -172,7 +172,7 @@ moved as (
   update {{schema}}.job_bundle b
   set
     num_jobs = greatest(0, b.num_jobs - c.n),
-    num_jobs_stopped = least(greatest(0, b.num_jobs - c.n), greatest(0, b.num_jobs_stopped - c.n_stopped)),
+    num_jobs_stopped = least(greatest(0, b.num_jobs - c.n), greatest(0, b.num_jobs_stopped - c.n_counted)),
     updated_at = {NOW}
   from bundle l
   join changed c on c.bundle_id = l.id
@@ -186,8 +186,14 @@ DELETE_JOBS: Final = f"{_DELETE_JOBS_BEFORE} j.id = any(%(ids)s::uuid[]) {_DELET
 DELETE_JOBS_FROM_ORIGIN: Final = f"{_DELETE_JOBS_BEFORE} j.origin = %(origin)s {_DELETE_JOBS_AFTER}"
 DELETE_JOBS_OF_TYPE: Final = f'{_DELETE_JOBS_BEFORE} j."type" = %(type)s {_DELETE_JOBS_AFTER}'
 DELETE_FINISHED_JOBS: Final = """
-delete from {schema}.job j where j.stopped_at is not null and j.error_msg is null and j.bundle_id is null
-returning j.id
+with target as materialized (
+  select j.id
+  from {schema}.job j
+  where j.stopped_at is not null and j.error_msg is null and j.bundle_id is null
+  order by j.id
+  for update
+)
+delete from {schema}.job j where j.id = any(array(select id from target)) returning j.id
 """
 
 # The members are locked before their bundle, though it is the bundle's deletion that takes them along.

@@ -127,6 +127,31 @@ def test_start_and_stop_under_stress():
         assert thread.join(PATIENCE)
 
 
+def test_a_loop_survives_its_errors(caplog):
+    """A step that fails is logged, and the loop goes on; once the thread is to stop, nobody hears of it."""
+
+    class Loop(StoppableThread):
+        steps = 0
+
+        def run(self) -> None:
+            while self.steps < 4:
+                self._attempt(self.step)
+
+        def step(self) -> None:
+            self.steps += 1
+            if self.steps == 3:
+                self.stop()
+            if self.steps != 2:
+                raise ValueError(f"step {self.steps}")
+
+    thread = Loop("jobqueue-loop")
+    thread.start()
+    assert thread.join(PATIENCE)
+    assert thread.steps == 4
+    assert "step 1" in caplog.text
+    assert "step 3" not in caplog.text
+
+
 def test_backoff_doubles_up_to_its_cap():
     """Each wait is between half and all of its step; the steps double, and end at the cap."""
     backoff = Backoff(first=1, cap=5)

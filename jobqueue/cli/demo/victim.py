@@ -119,4 +119,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except JobQueueError as error:
+        sys.exit(f"the second worker process: {error}")
