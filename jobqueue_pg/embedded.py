@@ -25,7 +25,7 @@ from jobqueue_pg import watchdog
 # Nobody will miss a throw-away server's data after a crash of the machine.
 _THROW_AWAY: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 # In a user namespace root looks like somebody else, and files need no other owner. Containers often forbid it.
-_IN_NAMESPACE: Final = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+_NAMESPACE: Final = ("unshare", "--user")
 _ATTEMPTS: Final = 5
 # Longer than the watchdog's own patience with a server that does not want to stop.
 _STOP_PATIENCE: Final = 30.0
@@ -209,10 +209,15 @@ def _first_way(bindir: Path, temp_dir: Path) -> _Way:
 
 
 def _ways(bindir: Path, temp_dir: Path) -> Iterator[_Way]:
-    if os.geteuid() != 0:
+    # The server refuses root, and initdb a user without an account.
+    if os.geteuid() != 0 and _has_account(os.geteuid()):
         yield _Way(bindir)
         return
-    yield _Way(bindir, prefix=_IN_NAMESPACE)
+    another = next((account.pw_uid for account in pwd.getpwall() if account.pw_uid != 0), None)
+    if another is not None:
+        yield _Way(bindir, prefix=(*_NAMESPACE, f"--map-user={another}", f"--map-group={another}", "--"))
+    if os.geteuid() != 0:
+        return
     with contextlib.suppress(KeyError):
         nobody = pwd.getpwnam("nobody")
         os.chown(temp_dir, nobody.pw_uid, nobody.pw_gid)
@@ -221,6 +226,14 @@ def _ways(bindir: Path, temp_dir: Path) -> Iterator[_Way]:
         for path in (temp_dir, *temp_dir.rglob("*")):
             os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
         yield _Way(copy, user=nobody.pw_uid, group=nobody.pw_gid)
+
+
+def _has_account(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _copy(bindir: Path, target: Path) -> Path:

@@ -27,6 +27,9 @@ def translate_errors() -> Generator[None]:
         yield
     except psycopg.Error as error:
         raise _translated(error) from error
+    except UnicodeEncodeError as error:
+        # The driver spells text in the connection's encoding, which may be narrower than UTF-8.
+        raise RefusedError(f"the connection's encoding cannot spell a value: {error}") from error
 
 
 def _translated(error: psycopg.Error) -> Exception:

@@ -167,6 +167,7 @@ claimed as (
     lease = %(lease)s,
     claimed_by = %(claimed_by)s,
     stopped_at = null,
+    cancelled_at = null,
     updated_at = {NOW}
   where j.id = any(array(select id from picked))
   returning {JOB_COLUMNS}

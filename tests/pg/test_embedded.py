@@ -261,7 +261,7 @@ def test_no_programs(tmp_path):
 @needs_root
 def test_root_without_user_namespaces(bindir, temp_dirs, monkeypatch):
     """Where root may not make a user namespace, the server runs as nobody; kept data are nobody's too."""
-    monkeypatch.setattr(embedded, "_IN_NAMESPACE", ("false",))
+    monkeypatch.setattr(embedded, "_NAMESPACE", ("false",))
     for _ in range(2):
         with EmbeddedServer(bindir, data_dir=temp_dirs / "kept") as server:
             assert Path(f"/proc/{server.pid}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
@@ -277,7 +277,7 @@ def test_root_with_programs_that_nobody_can_reach(bindir, temp_dirs, tmp_path, m
     if libraries.is_dir():
         shutil.copytree(libraries, tmp_path / "closed" / libraries.name)
     (tmp_path / "closed").chmod(0o700)
-    monkeypatch.setattr(embedded, "_IN_NAMESPACE", ("false",))
+    monkeypatch.setattr(embedded, "_NAMESPACE", ("false",))
     with EmbeddedServer(package / bindir.parent.name / "bin") as server:
         assert answer(server, "select 1") == 1
     assert list(temp_dirs.iterdir()) == []

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from jobqueue import Job, JobBundleNotFoundError, JobDesc, JobNotFoundError, State
+from jobqueue import InvalidJobError, Job, JobBundle, JobBundleNotFoundError, JobDesc, JobNotFoundError, State
 from jobqueue.outcomes import Outcome, RunError, fence_of
 from jobqueue.queue_service import QueueService
 from jobqueue.store import WorkerStore
@@ -135,8 +135,6 @@ def test_reset_of_several(service: QueueService, worker_store: WorkerStore, db: 
 
 def test_ids_of_several_are_checked(service: QueueService) -> None:
     """Nothing is reset when one of the ids is none."""
-    from jobqueue import InvalidJobError
-
     with pytest.raises(InvalidJobError, match="str"):
         service.reset_jobs([uuid4(), "id"])  # type: ignore[list-item]
 
@@ -249,8 +247,6 @@ def test_delete_by_origin_or_type(
     gone: dict[str, Any] = {by: "gone"}
     service.add_jobs([make_job(**gone), make_job(**gone, priority=9), make_job(), make_job(**{by: "gone%"})])
     desc = JobDesc(1, **{"type": "t", "origin": "o", **gone})
-    from jobqueue import JobBundle
-
     mixed = service.add_bundle(JobBundle.new("b", [desc, JobDesc(2, type="t", origin="o"), desc]))
     whole = service.add_bundle(JobBundle.new("b", [desc], on_stopped=JobDesc(1, type="after")))
     job = claim_one(worker_store)

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jobqueue import JobDesc, State
+from jobqueue.events import Connected, JobAvailable
+from jobqueue.health import Health
 from jobqueue.outcomes import Claimant, Outcome, RunError, fence_of
 from jobqueue.queue_service import QueueService
 from jobqueue.store import WorkerStore
@@ -238,9 +240,6 @@ def test_go_reads_what_we_wrote(go: GoClient, service: QueueService, worker_stor
 
 def test_our_notifier_hears_go(go: GoClient, queue: str) -> None:
     """The events of a Go process reach the subscribers here."""
-    from jobqueue.events import Connected, JobAvailable
-    from jobqueue.health import Health
-
     heard: list[object] = []
     notifier = PostgresNotifier(queue, schema="worker", vital=Health().vital("listener"))
     try:

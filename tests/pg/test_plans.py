@@ -1,0 +1,179 @@
+"""What statements cost does not depend on how much lies in the table: each uses the indexes that were made for it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from jobqueue.models import new_id
+from jobqueue.outcomes import Outcome, fence_of
+from jobqueue_pg import rows
+from jobqueue_pg.database import Database
+from jobqueue_pg.queries import applications, workers
+from jobqueue_pg.store import PostgresStore
+from tests.fixtures.pg import fresh_database
+from tests.fixtures.stores import claim_one, insert_job, make_bundle, make_job
+
+ROWS = 100_000
+
+FILL: LiteralString = """
+insert into worker.job_bundle (id, type, origin, num_jobs)
+select md5(n::text)::uuid, 'b', 'o', 10 from generate_series(1, %(rows)s / 100) n;
+insert into worker.job (
+    id, bundle_id, type, payload, priority, origin, start_at, started_at, stopped_at, worker_alive_at, error_msg,
+    created_at
+)
+select
+    md5(n::text)::uuid,
+    case when n %% 10 = 0 then md5((n / 100 + 1)::text)::uuid end,
+    't' || n %% 20,
+    '{}',
+    n %% 7,
+    'o' || n %% 10,
+    case when n %% 4 = 0 then now() + n * interval '1 s' end,
+    case when n %% 2 = 1 then now() end,
+    case when n %% 2 = 1 and n %% 1000 <> 1 then now() end,
+    case when n %% 1000 = 1 then now() end,
+    case when n %% 100 = 1 then 'broken' end,
+    now() - n * interval '1 ms'
+from generate_series(1, %(rows)s - %(rows)s / 100) n;
+"""
+
+
+@pytest.fixture(scope="module")
+def full_database(pg_dsn: str, migrated_template: str) -> Iterator[str]:
+    """Conninfo of a database with 100,000 jobs in all states, of which the statistics know."""
+    with fresh_database(pg_dsn, migrated_template) as conninfo:
+        with closing(psycopg.ClientCursor(connection := psycopg.connect(conninfo, autocommit=True))) as cursor:
+            cursor.execute(FILL, {"rows": ROWS})
+            cursor.execute("analyze")
+        connection.close()
+        yield conninfo
+
+
+JOB_ID = new_id()
+FENCE = fence_of(
+    __import__("attrs").evolve(
+        make_job(), id=JOB_ID, claim_id=new_id(), started_at=__import__("datetime").datetime(2030, 1, 1, tzinfo=__import__("datetime").UTC)
+    )
+)
+SAVING = {"outcomes": "[]", "job_stopped": "job_stopped"}
+CLAIMING = {
+    "types": ["t1", "t2"],
+    "prefixes": ["t1"],
+    "limit": 100,
+    "claim_id": new_id(),
+    "lease": timedelta(seconds=60),
+    "claimed_by": "host",
+    "beats": True,
+}
+FENCES = {"fences": rows.fences_json([FENCE])}
+IDS = {"ids": [JOB_ID]}
+
+STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
+    "make trip": (workers.MAKE_TRIP, {**SAVING, **CLAIMING}),
+    "claim jobs": (workers.CLAIM_JOBS, CLAIMING),
+    "save outcomes": (workers.SAVE_OUTCOMES, SAVING),
+    "touch jobs": (workers.TOUCH_JOBS, FENCES),
+    "touch locked jobs": (workers.TOUCH_LOCKED_JOBS, FENCES),
+    "add job": (applications.ADD_JOB, rows.job_parameters(make_job(), None)),
+    "add jobs": (applications.ADD_JOBS, {"jobs": "[]"}),
+    "add bundle": (applications.ADD_BUNDLE, {**rows.bundle_parameters(make_bundle()), "jobs": "[]"}),
+    "get job": (applications.GET_JOB, {"id": JOB_ID}),
+    "get bundle": (applications.GET_BUNDLE, {"id": JOB_ID}),
+    "get jobs of bundle": (applications.GET_JOBS_OF_BUNDLE, {"id": JOB_ID}),
+    "reset jobs": (applications.RESET_JOBS, IDS),
+    "delete jobs": (applications.DELETE_JOBS, IDS),
+    "delete bundles": (applications.DELETE_BUNDLES, IDS),
+}
+
+
+def scans_of_job(node: dict[str, Any], *, through_limits: bool = True) -> list[dict[str, Any]]:
+    """Return the nodes below *node* that read the table job."""
+    found = [node] if node.get("Relation Name") == "job" and "Scan" in node["Node Type"] else []
+    for child in node.get("Plans", []):
+        if through_limits or child["Node Type"] != "Limit":
+            found += scans_of_job(child, through_limits=through_limits)
+    return found
+
+
+def sorts_of_jobs(node: dict[str, Any], parent: str = "") -> list[dict[str, Any]]:
+    """Return the sorts of as many jobs as there may be: neither of those being locked, nor of one from each list."""
+    found = []
+    if "Sort" in node["Node Type"] and parent != "LockRows" and scans_of_job(node, through_limits=False):
+        found.append(node)
+    for child in node.get("Plans", []):
+        found += sorts_of_jobs(child, node["Node Type"])
+    return found
+
+
+def generic_plan(connection: "psycopg.Connection[Any]", database: Database, name: str) -> dict[str, Any]:
+    """Return the plan of a statement that is made for all parameters alike."""
+    from jobqueue_pg.database import _ready
+
+    statement, parameters = STATEMENTS[name]
+    ready = _ready(statement, database.schema)
+    values = {**parameters, "now": None}
+    arguments = sql.SQL(", ").join(sql.Literal(values[name]) for name in ready.names)
+    connection.execute("set plan_cache_mode = force_generic_plan")
+    connection.execute(b"prepare probe as " + ready.text)
+    row = connection.execute(sql.SQL("explain (format json) execute probe ({})").format(arguments)).fetchone()
+    connection.execute("deallocate probe")
+    assert row is not None
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_plans(full_database: str, name: str) -> None:
+    """Under a generic plan, no statement that is run often reads the whole table, or sorts its rows."""
+    with closing(PostgresStore(full_database)) as store, closing(store.for_workers()) as worker_store:
+        of_workers = STATEMENTS[name][0] in vars(workers).values()
+        database = worker_store._database if of_workers else store._database
+        with database.pool.connection() as connection:
+            plan = generic_plan(connection, database, name)
+    scans = scans_of_job(plan)
+    assert [scan["Node Type"] for scan in scans if scan["Node Type"] not in {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}] == []
+    if name != "get jobs of bundle":
+        assert sorts_of_jobs(plan) == []
+
+
+def test_claims_read_the_claim_index_alone(full_database: str) -> None:
+    """All that a claim looks for it finds in the claim index; only what it takes is read by id."""
+    with closing(PostgresStore(full_database)) as store, closing(store.for_workers()) as worker_store:
+        with worker_store._database.pool.connection() as connection:
+            plan = generic_plan(connection, worker_store._database, "claim jobs")
+    assert {scan["Index Name"] for scan in scans_of_job(plan)} == {"job_claim_idx", "job_pkey"}
+
+
+def test_a_claim_of_a_full_queue_touches_few_pages(full_database: str) -> None:
+    """A claim behind 100,000 jobs, half of them finished and a quarter in the future, reads a few hundred buffers."""
+    statement, parameters = STATEMENTS["claim jobs"]
+    from jobqueue_pg.database import _ready
+
+    with closing(PostgresStore(full_database)) as store, closing(store.for_workers()) as worker_store:
+        ready = _ready(statement, "worker")
+        values = {**parameters, "limit": 1, "prefixes": [], "now": None}
+        arguments = sql.SQL(", ").join(sql.Literal(values[name]) for name in ready.names)
+        with worker_store._database.pool.connection() as connection, connection.transaction(force_rollback=True):
+            connection.execute(b"prepare probe as " + ready.text)
+            explain = sql.SQL("explain (analyze, buffers, timing off, format json) execute probe ({})").format(arguments)
+            row = connection.execute(explain).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 300
+
+
+def test_fenced_statements_on_the_full_table(full_database: str) -> None:
+    """The statements of workers do their work on a full table, too."""
+    with closing(PostgresStore(full_database)) as store, closing(store.for_workers()) as worker_store:
+        with psycopg.connect(full_database, autocommit=True) as connection:
+            id = insert_job(connection, type="alone")
+        job = claim_one(worker_store, ["alone"])
+        assert worker_store.touch_jobs([fence_of(job)]) == {id}
+        assert worker_store.save_outcomes([Outcome.finished(job)]) == {id}
+        store.delete_jobs([id])

@@ -1,0 +1,243 @@
+"""What two do to one job at the same time: the second waits for the first, and then sees what it did."""
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+import pytest
+from psycopg import RawCursor
+
+from jobqueue.models import Job, JobBundle
+from jobqueue.outcomes import Claimant, Outcome, RunError, fence_of
+from jobqueue.queue_service import QueueService
+from jobqueue.store import Store, WorkerStore
+from jobqueue_pg.database import Database
+from jobqueue_pg.store import PostgresStore
+from jobqueue_pg.worker_store import PostgresWorkerStore
+from tests.fixtures.stores import (
+    CLAIMANT,
+    START,
+    Clock,
+    Connection,
+    assert_counts_true,
+    claim,
+    fetch_all,
+    make_bundle,
+)
+from tests.fixtures.waiting import wait_until
+
+T = TypeVar("T")
+
+DEAD_FOR = timedelta(milliseconds=1)
+SECOND = timedelta(seconds=1)
+ERROR = RunError(message="broken")
+
+Act = Callable[[Store, WorkerStore, Job], Any]
+
+
+class OpenTransaction(Database):
+    """Runs statements in the transaction that is open on a connection, and leaves its end to the test."""
+
+    def __init__(self, connection: Connection, like: Database) -> None:
+        super().__init__(like.pool, like.schema, like.now)
+        self._connection = connection
+
+    def _run_once(self, statement: LiteralString, parameters: Any, read: "Callable[[RawCursor[Any]], T]") -> T:
+        return read(self.execute(self._connection, statement, parameters))
+
+
+def finish(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return workers.save_outcomes([Outcome.finished(job)])
+
+
+def retry(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return workers.save_outcomes([Outcome.retry(job, ERROR)])
+
+
+def release(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return workers.save_outcomes([Outcome.released(job)])
+
+
+def reset(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return store.reset_jobs([job.id])
+
+
+def delete(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return store.delete_jobs([job.id])
+
+
+def delete_bundle(store: Store, workers: WorkerStore, job: Job) -> Any:
+    assert job.bundle_id is not None
+    return store.delete_job_bundles([job.bundle_id])
+
+
+def reap(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return workers.reap_jobs(DEAD_FOR, 0)
+
+
+def touch(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return workers.touch_jobs([fence_of(job)])
+
+
+ACTS: list[Act] = [finish, retry, release, reset, delete, delete_bundle, reap, touch]
+NEED_THE_CLAIM: set[Act] = {finish, retry, release, touch}
+
+
+def should_act(second: Act, first: Act, ending: str) -> bool:
+    """Say whether *second*, which waited for *first*, has something to do when that has ended so."""
+    if second is reap:
+        return False  # It never waits for a row that somebody holds.
+    if ending == "rollback" or first is touch:
+        return True
+    if second in NEED_THE_CLAIM:
+        return False
+    return second is delete_bundle if first is delete else first is not delete_bundle
+
+
+@pytest.fixture
+def first_store(db: Connection, store: PostgresStore) -> Iterator[tuple[Store, WorkerStore]]:
+    """Stores that work in the transaction of `db`."""
+    with closing(PostgresStore("")) as own:
+        transaction = OpenTransaction(db, store._database)
+        pool, own._database = own._database, transaction
+        pool.close()
+        yield own, PostgresWorkerStore(transaction)
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(ACTS, ACTS)))
+def test_pairs(
+    service: QueueService,
+    store: PostgresStore,
+    worker_store: WorkerStore,
+    first_store: tuple[Store, WorkerStore],
+    clock: Clock,
+    db: Connection,
+    other_db: Connection,
+    first: Act,
+    second: Act,
+    ending: str,
+) -> None:
+    """Whatever two do to a running member of a bundle, one waits for the other, at most one has its way with the claim,
+    none is told of a deadlock, and the counters are true."""
+    bundle = make_bundle(2)
+    store.add_bundle(bundle)
+    (job,) = worker_store.claim_jobs(["*"], 1, Claimant(name="n", lease=DEAD_FOR))
+    clock.advance(SECOND)
+
+    with ThreadPoolExecutor(1) as executor:
+        with db.transaction(force_rollback=ending == "rollback"):
+            assert first(*first_store, job)
+            later = executor.submit(second, store, worker_store, job)
+            wait_until(lambda: later.done() or is_waiting(other_db), message="the second's wait for a lock")
+            assert later.done() == (second is reap)
+        assert bool(later.result(5)) == should_act(second, first, ending)
+    assert_counts_true(db)
+    if bundle_is_there(db, bundle) and (rest := claim(worker_store, 5)):
+        worker_store.save_outcomes([Outcome.finished(member) for member in rest])
+        assert_counts_true(db)
+
+
+def is_waiting(connection: Connection) -> bool:
+    waiting = "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    return bool(fetch_all(connection, waiting)[0])
+
+
+def bundle_is_there(connection: Connection, bundle: JobBundle) -> bool:
+    return bool(fetch_all(connection, "select count(*) from worker.job_bundle where id = %s", bundle.id)[0])
+
+
+@pytest.mark.parametrize("act", [reset, delete])
+def test_two_members_at_once(
+    store: PostgresStore,
+    worker_store: WorkerStore,
+    first_store: tuple[Store, WorkerStore],
+    db: Connection,
+    other_db: Connection,
+    act: Act,
+) -> None:
+    """Members of one bundle that are finished, reset or deleted by two at the same time are all counted."""
+    store.add_bundle(make_bundle(4))
+    a, b, c, d = claim(worker_store, 4)
+    worker_store.save_outcomes([Outcome.finished(job) for job in (a, b)])
+    for mine, theirs, second in ((a, c, finish), (b, d, act)):
+        with ThreadPoolExecutor(1) as executor:
+            with db.transaction():
+                act(*first_store, mine)
+                later = executor.submit(second, store, worker_store, theirs)
+                wait_until(lambda later=later: later.done() or is_waiting(other_db))
+            assert later.result(5)
+        assert_counts_true(db)
+
+
+def test_finished_jobs_are_deleted_in_the_order_of_locks(
+    store: PostgresStore, worker_store: WorkerStore, db: Connection, other_db: Connection
+) -> None:
+    """Deleting what is finished locks jobs by id, as everybody does, whatever their place in the table."""
+    from tests.fixtures.stores import make_job
+
+    jobs = sorted((make_job() for _ in range(3)), key=lambda job: job.id)
+    store.add_jobs(jobs[::-1])
+    worker_store.save_outcomes([Outcome.finished(job) for job in claim(worker_store, 3)])
+    with ThreadPoolExecutor(1) as executor:
+        with db.transaction():
+            db.execute("select from worker.job where id = %s for update", [jobs[0].id])
+            later = executor.submit(store.delete_finished_jobs)
+            wait_until(lambda: is_waiting(other_db))
+            # Nobody holds those that come after.
+            db.execute("select from worker.job where id = %s for update nowait", [jobs[1].id])
+            db.execute("select from worker.job where id = %s for update nowait", [jobs[2].id])
+        assert later.result(5) == 3
+
+
+SECONDS_OF_STRESS = 3
+THREADS = 4
+BUNDLES = 8
+
+
+def test_stress_on_bundles(migrated: str) -> None:
+    """Four threads that finish and reset members of the same bundles at random never deadlock, and count truly."""
+    with (
+        closing(PostgresStore(migrated, pool_size=THREADS)) as store,
+        closing(store.for_workers()) as one,
+        closing(store.for_workers()) as two,
+    ):
+        bundles = [make_bundle(6) for _ in range(BUNDLES)]
+        for bundle in bundles:
+            store.add_bundle(bundle)
+        ids = [job.id for bundle in bundles for job in bundle.jobs]
+        until = time.monotonic() + SECONDS_OF_STRESS
+
+        def work(workers: WorkerStore, seed: int) -> int:
+            chance = random.Random(seed)
+            saved = 0
+            while time.monotonic() < until:
+                claimed = list(workers.claim_jobs(["*"], chance.randint(1, 12), CLAIMANT))
+                chance.shuffle(claimed)
+                kinds = chance.choices(
+                    [Outcome.finished, Outcome.released, lambda job: Outcome.failed(job, ERROR)], [6, 1, 2], k=len(claimed)
+                )
+                workers.touch_jobs([fence_of(job) for job in claimed])
+                trip = workers.make_trip(
+                    [kind(job) for kind, job in zip(kinds, claimed, strict=True)], ["*"], 2, CLAIMANT
+                )
+                saved += len(trip.saved)
+                workers.save_outcomes([Outcome.released(job) for job in trip.claimed])
+                store.reset_jobs(chance.sample(ids, chance.randint(1, 16)))
+            return saved
+
+        with ThreadPoolExecutor(THREADS) as executor:
+            done = [executor.submit(work, (one, two)[n % 2], n) for n in range(THREADS)]
+        assert all(future.result() for future in done)
+    with closing(psycopg.connect(migrated, autocommit=True)) as connection:
+        assert_counts_true(connection)
+        never = threading.Event()
+        never.wait(0)
+        assert fetch_all(connection, "select deadlocks from pg_stat_database where datname = current_database()") == [0]
