@@ -69,7 +69,11 @@ class PostgresWorkerStore:
             if locked:
                 # Nobody can reap a row that is locked: if that lasts, the next beat is soon enough.
                 with suppress(LockTimeoutError):
-                    self._touch(queries.TOUCH_LOCKED_JOBS, locked)
+                    waited_for = self._touch(queries.TOUCH_LOCKED_JOBS, locked)
+                    # Whoever held such a row may have ended its claim, so that there was nothing left to beat for.
+                    for fence in locked:
+                        if not waited_for.get(fence.job_id):
+                            touched.pop(fence.job_id, None)
         return frozenset(touched)
 
     def _touch(self, statement: LiteralString, fences: Sequence[Fence]) -> dict[UUID, bool]:

@@ -1,3 +1,9 @@
 """Fixtures that every test may use: one plugin for each resource."""
 
-pytest_plugins = ["tests.fixtures.threads", "tests.fixtures.pg", "tests.fixtures.stores", "tests.fixtures.workers"]
+pytest_plugins = [
+    "tests.fixtures.threads",
+    "tests.fixtures.pg",
+    "tests.fixtures.stores",
+    "tests.fixtures.workers",
+    "tests.fixtures.processes",
+]

@@ -75,7 +75,9 @@ class Carrier:
                 logger.exception("no job could be claimed")
                 return Arrival()
             logger.warning("a trip with %d outcomes is taken apart: %s", len(outcomes), error)
-            return self.save_apart(carried)
+            return (
+                self._save_without_bundles(carried) if isinstance(error, LockTimeoutError) else self.save_apart(carried)
+            )
         except BackendError:
             return self._broken_off(carried)
         self._settle(carried, trip.saved)
@@ -87,6 +89,13 @@ class Carrier:
             lease=self._settings.dead_for,
             beats=self._settings.heartbeat_interval is not None,
         )
+
+    def _save_without_bundles(self, carried: Sequence[HandedIn]) -> Arrival:
+        """Save what needs no bundle's row: whoever has locked one must not hold up the rest, nor their beats, again."""
+        loose = [kept for kept in carried if kept.outcome.bundle_id is None]
+        bundled = [kept for kept in carried if kept.outcome.bundle_id is not None]
+        arrival = self.save_apart(loose) if loose else Arrival()
+        return attrs.evolve(arrival, locked=[*arrival.locked, *bundled])
 
     def save_apart(self, carried: Sequence[HandedIn]) -> Arrival:
         """Save what is carried, so that an outcome which the database refuses does not hold up the others."""

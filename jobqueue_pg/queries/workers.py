@@ -141,12 +141,12 @@ picked as materialized (
   cross join lateral (
     select w."type"
     from wanted w, lateral (
-      select coalesce(j.start_at, j.created_at) as at from {{schema}}.job j
+      select coalesce(j.start_at, j.created_at) as at, j.id from {{schema}}.job j
       where j.started_at is null and j."type" collate "C" = w."type" and j.priority = l.priority
         and coalesce(j.start_at, j.created_at) <= {NOW}
-      order by coalesce(j.start_at, j.created_at) limit 1
+      order by coalesce(j.start_at, j.created_at), j.id limit 1
     ) first
-    order by first.at
+    order by first.at, first.id
   ) head
   cross join lateral (
     select j.id from {{schema}}.job j
@@ -174,8 +174,8 @@ claimed as (
 )
 """
 
-# When too few jobs were due: how long until the next one is. A hint, so that it may look at the top levels only. What is
-# due at the end of time, as another program may write, has no distance from now.
+# When too few jobs were due: how long until the next one is. A hint, so that it may look at the top levels only.
+# Infinity, which another program may write, has no distance from now.
 _NEXT_DUE: Final = f"""
 select extract(epoch from min(next.at) - {NOW})::float8
 from (select priority from level where priority is not null limit 20) l, wanted w, lateral (

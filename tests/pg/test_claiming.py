@@ -59,9 +59,10 @@ def test_order(store: PostgresStore, worker_store: WorkerStore) -> None:
 
 def test_a_batch_is_in_order(store: PostgresStore, worker_store: WorkerStore) -> None:
     """What is claimed at once comes in the order in which it is to be run, over priorities and types."""
-    jobs = [make_job(type, (priority, -number), priority=priority) for number, (type, priority) in enumerate(
-        [("a", 0), ("b", 5), ("a", 5), ("c", -3), ("b", 0), ("c", 5)]
-    )]
+    jobs = [
+        make_job(type, (priority, -number), priority=priority)
+        for number, (type, priority) in enumerate([("a", 0), ("b", 5), ("a", 5), ("c", -3), ("b", 0), ("c", 5)])
+    ]
     add(store, *random.sample(jobs, len(jobs)))
     claimed = claim(worker_store, 10)
     assert [job.priority for job in claimed] == [5, 5, 5, 0, 0, -3]
@@ -84,7 +85,7 @@ def test_oldest_type_first_within_a_priority(store: PostgresStore, worker_store:
     assert [claim_one(worker_store).payload for _ in range(50)] == list(range(50))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     jobs=st.lists(
         st.tuples(st.sampled_from("abc"), st.integers(-2, 2), st.sampled_from([None, -5, -1, 1, 9])), max_size=25
@@ -204,7 +205,9 @@ def test_next_due_in(
     """A claim that finds too little says how long until the next job of its types is due, whatever its priority."""
     store.add_jobs(
         [
-            make_job(priority=number, start_at=min(START + timedelta(seconds=min(s, 2e11)), datetime.max.replace(tzinfo=UTC)))
+            make_job(
+                priority=number, start_at=min(START + timedelta(seconds=min(s, 2e11)), datetime.max.replace(tzinfo=UTC))
+            )
             for number, s in enumerate(due)
         ]
     )
@@ -251,9 +254,7 @@ def test_a_job_that_was_always_due(worker_store: WorkerStore, db: Connection, mo
 # --- locks
 
 
-def test_a_locked_head_blocks_nobody(
-    store: PostgresStore, worker_store: WorkerStore, db: Connection
-) -> None:
+def test_a_locked_head_blocks_nobody(store: PostgresStore, worker_store: WorkerStore, db: Connection) -> None:
     """A row that somebody has locked is passed over: neither its own nor any other type or priority waits for it."""
     locked, *others = add(
         store,
@@ -297,7 +298,9 @@ def test_no_job_is_claimed_twice(service: QueueService) -> None:
         while got := pool.claim_jobs(["*"], size, CLAIMANT):
             claimed.extend(got)
 
-    threads = [threading.Thread(target=work, args=(pools[n % 4], size)) for n, size in enumerate([1, 2, 5, 10, 20, 50, 7, 3])]
+    threads = [
+        threading.Thread(target=work, args=(pools[n % 4], size)) for n, size in enumerate([1, 2, 5, 10, 20, 50, 7, 3])
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -325,7 +328,13 @@ def test_a_claim(store: PostgresStore, worker_store: WorkerStore, clock: Clock, 
     for name in ("id", "started_at", "claim_id", "claimed_by", "worker_alive_at", "updated_at", "created_at", "origin"):
         assert getattr(job, name) == row[name]
     assert (job.run_count, job.rescue_count, job.current_retry_count, job.max_retry_count) == (0, 0, 0, 3)
-    assert (job.payload, job.result, job.error_msg, job.attempt_errors, job.progress) == ({"a": 1}, None, None, (), None)
+    assert (job.payload, job.result, job.error_msg, job.attempt_errors, job.progress) == (
+        {"a": 1},
+        None,
+        None,
+        (),
+        None,
+    )
 
 
 def test_a_claim_without_beats(store: PostgresStore, worker_store: WorkerStore) -> None:

@@ -22,7 +22,18 @@ from jobqueue.queue_service import QueueService
 from tests.fixtures.stores import Connection, make_job
 
 SECRET = "s3cret"
-ODD_NAMES = ["Jobs of ours", 'quo"ted', "50%", "%s", "100%(now)s", "semi;colon", "naïve", "select", "{schema}", "x" * 44]
+ODD_NAMES = [
+    "Jobs of ours",
+    'quo"ted',
+    "50%",
+    "%s",
+    "100%(now)s",
+    "semi;colon",
+    "naïve",
+    "select",
+    "{schema}",
+    "x" * 44,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +145,7 @@ def test_use_service_nests_and_survives_errors(service: QueueService, queue: str
     """The service in use before comes back when a block ends, however it ends."""
     with closing(jobqueue_pg.connect(queue)) as inner, jobqueue.use_service(service):
         with pytest.raises(ZeroDivisionError), jobqueue.use_service(inner):
-            1 / 0
+            raise ZeroDivisionError
         assert jobqueue.current_service() is service
     with pytest.raises(NotInitializedError):
         jobqueue.current_service()

@@ -99,9 +99,7 @@ def test_reset_of_a_running_job(store: PostgresStore, worker_store: WorkerStore,
 
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("act", ["reset", "reset twice", "delete"])
-def test_counters(
-    service: QueueService, worker_store: WorkerStore, db: Connection, fate: Fate, act: str
-) -> None:
+def test_counters(service: QueueService, worker_store: WorkerStore, db: Connection, fate: Fate, act: str) -> None:
     """Resetting or deleting a member in any state takes it out of its bundle's counts as it was in them."""
     bundle = service.add_bundle(make_bundle(3))
     first, second = claim(worker_store, 2)
@@ -240,9 +238,7 @@ def test_deleting_a_stopped_member_completes_nothing(
 
 
 @pytest.mark.parametrize("by", ["origin", "type"])
-def test_delete_by_origin_or_type(
-    service: QueueService, worker_store: WorkerStore, db: Connection, by: str
-) -> None:
+def test_delete_by_origin_or_type(service: QueueService, worker_store: WorkerStore, db: Connection, by: str) -> None:
     """All jobs of an origin or type go, in whatever state, out of all bundles; how many is returned."""
     gone: dict[str, Any] = {by: "gone"}
     service.add_jobs([make_job(**gone), make_job(**gone, priority=9), make_job(), make_job(**{by: "gone%"})])

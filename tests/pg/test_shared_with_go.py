@@ -68,7 +68,9 @@ def test_go_works_for_us(go: GoClient, service: QueueService, worker_store: Work
     assert service.delete_finished_jobs() == 1
 
 
-def test_a_failure_of_either_is_read_by_the_other(go: GoClient, service: QueueService, worker_store: WorkerStore) -> None:
+def test_a_failure_of_either_is_read_by_the_other(
+    go: GoClient, service: QueueService, worker_store: WorkerStore
+) -> None:
     """Errors have the same columns and the same end of retries on both sides."""
     ours, theirs = service.enqueue("ours", 1, max_retry_count=2), service.enqueue("theirs", 1, max_retry_count=2)
     worker_store.save_outcomes([Outcome.failed(claim_one(worker_store, ["ours"]), ERROR)])
@@ -83,7 +85,9 @@ def test_a_failure_of_either_is_read_by_the_other(go: GoClient, service: QueueSe
     assert row["current_retry_count"] == row["max_retry_count"]
 
 
-def test_claims_exclude_each_other(go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection) -> None:
+def test_claims_exclude_each_other(
+    go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection
+) -> None:
     """While one side is in the middle of claiming a job, the other passes it over."""
     first, second = service.add_jobs([make_job(), make_job()])
     with db.transaction():
@@ -93,7 +97,9 @@ def test_claims_exclude_each_other(go: GoClient, service: QueueService, worker_s
     assert {row["id"], job.id} == {first.id, second.id}
 
 
-def test_a_bundle_of_both(go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection, ear: Ear) -> None:
+def test_a_bundle_of_both(
+    go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection, ear: Ear
+) -> None:
     """A bundle whose members are worked off by both sides completes once, whoever ends its last job."""
     for last in ("go", "ours"):
         bundle = service.add_bundle(make_bundle(2, on_stopped=JobDesc(1, type=f"after-{last}")))
@@ -189,7 +195,7 @@ def test_we_reap_what_go_ran(go: GoClient, service: QueueService, worker_store: 
 
 
 def test_go_finishes_a_job_that_we_reset(go: GoClient, service: QueueService, db: Connection) -> None:
-    """Go's late result of a job that was reset here stands, as it fences nothing: the job has stopped, and is counted."""
+    """Go's late result of a job that was reset here stands, as it fences nothing: the job is counted as stopped."""
     bundle = service.add_bundle(make_bundle(2))
     row = go.start_next_job_or_nil(["t"])
     assert row is not None
@@ -201,7 +207,9 @@ def test_go_finishes_a_job_that_we_reset(go: GoClient, service: QueueService, db
     assert_counts_true(db)
 
 
-def test_go_finishes_a_job_that_we_reset_and_claimed(go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection) -> None:
+def test_go_finishes_a_job_that_we_reset_and_claimed(
+    go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection
+) -> None:
     """When Go's late result comes while the job runs here again, ours is refused: the bundle counts the job once."""
     bundle = service.add_bundle(make_bundle(2))
     row = go.start_next_job_or_nil(["t"])
@@ -214,7 +222,9 @@ def test_go_finishes_a_job_that_we_reset_and_claimed(go: GoClient, service: Queu
     assert_counts_true(db)
 
 
-def test_go_deletes_and_we_go_on(go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection) -> None:
+def test_go_deletes_and_we_go_on(
+    go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection
+) -> None:
     """What Go deletes while it runs here is lost, and nothing else suffers; its counters stay as Go leaves them."""
     bundle = service.add_bundle(make_bundle(1))
     loose = service.enqueue("t", 1)
@@ -252,8 +262,10 @@ def test_our_notifier_hears_go(go: GoClient, queue: str) -> None:
     assert heard[1:] == [JobAvailable(id=id, type="t", origin="go", count=1)]
 
 
-def test_ours_after_gos_reset_of_a_discarded_job(go: GoClient, service: QueueService, worker_store: WorkerStore) -> None:
-    """A job that was discarded here and reset by Go, which knows nothing of that, can be worked off and then succeeds."""
+def test_ours_after_gos_reset_of_a_discarded_job(
+    go: GoClient, service: QueueService, worker_store: WorkerStore
+) -> None:
+    """A job that was discarded here and reset by Go, which knows nothing of that, runs and succeeds."""
     service.enqueue("t", 1)
     worker_store.save_outcomes([Outcome.discarded(claim_one(worker_store), "no")])
     (job,) = service.get_all_jobs_with_errors()
@@ -264,7 +276,9 @@ def test_ours_after_gos_reset_of_a_discarded_job(go: GoClient, service: QueueSer
     assert service.get_job(job.id).state is State.SUCCEEDED
 
 
-def test_gos_claim_has_no_lease_of_ours(go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection) -> None:
+def test_gos_claim_has_no_lease_of_ours(
+    go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection
+) -> None:
     """A job that was released here carries nothing of our claim into Go's."""
     service.enqueue("t", 1)
     (job,) = worker_store.claim_jobs(["*"], 1, Claimant(name="ours", lease=timedelta(days=9)))

@@ -485,7 +485,9 @@ def test_every_job_runs_exactly_once(workers, registry, db, batch_size):
     wait_until(lambda: fetch_all(db, left) == [0], 30)
     assert pool.finish(PATIENCE)
     assert runs == {number: 2 if number % 3 == 0 else 1 for number in range(300)}
-    history = fetch_all(db, "select run_count, current_retry_count, rescue_count, count(*) from worker.job group by 1, 2, 3")
+    history = fetch_all(
+        db, "select run_count, current_retry_count, rescue_count, count(*) from worker.job group by 1, 2, 3"
+    )
     assert sorted(history) == [(1, 0, 0, 200), (2, 1, 0, 100)]
     assert fetch_all(db, "select count(*) from worker.job where result <> payload or error_msg is not null") == [0]
     health = service.health()

@@ -1,0 +1,80 @@
+"""A worker process for tests: it notes every run in a table, says "ready", and works until its stdin is closed.
+
+Arguments: the conninfo, and a JSON object with ``threads``, ``heartbeat`` and ``dead_for`` (seconds), ``batch_size``.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+
+# Run by its path, it finds this directory on sys.path, and not the packages.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import jobqueue_pg
+from jobqueue import JobContext, Registry, WorkerPool, WorkerSettings
+
+_local = threading.local()
+
+
+def note(conninfo: str, ctx: JobContext, event: str) -> None:
+    """Write down that something has happened to a run, on a connection of the thread's own."""
+    if not hasattr(_local, "connection"):
+        _local.connection = psycopg.connect(conninfo, autocommit=True)
+    _local.connection.execute(
+        "insert into run (job_id, claim_id, pid, event) values (%s, %s, %s, %s)",
+        [ctx.job.id, ctx.job.claim_id, os.getpid(), event],
+    )
+
+
+def main() -> None:
+    conninfo, options = sys.argv[1], json.loads(sys.argv[2])
+    registry = Registry()
+
+    @registry.handler("quick")
+    def quick(ctx: JobContext, number: int) -> int:
+        note(conninfo, ctx, "run")
+        return number
+
+    @registry.handler("slow")
+    def slow(ctx: JobContext, seconds: float) -> int:
+        note(conninfo, ctx, "began")
+        threading.Event().wait(seconds)
+        note(conninfo, ctx, "lost" if ctx.is_lost else "ended")
+        return os.getpid()
+
+    @registry.handler("first slow")
+    def first_slow(ctx: JobContext, seconds: float) -> int:
+        # As long as it is told the first time, and no time at all when it was rescued.
+        return slow(ctx, 0 if ctx.job.rescue_count else seconds)
+
+    @registry.handler("poison")
+    def poison(ctx: JobContext, _: int) -> None:
+        note(conninfo, ctx, "began")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    service = jobqueue_pg.connect(
+        conninfo,
+        origin="worker process",
+        settings=WorkerSettings(
+            heartbeat_interval=timedelta(seconds=options.get("heartbeat", 10)),
+            dead_for=timedelta(seconds=options.get("dead_for", 60)),
+            poll_interval=timedelta(seconds=options.get("poll_interval", 5)),
+            batch_size=options.get("batch_size", 1),
+        ),
+    )
+    with service:
+        with WorkerPool(service, registry, threads=options.get("threads", 4)):
+            print("ready", flush=True)
+            sys.stdin.read()
+        health = service.health()
+        print(json.dumps({name: health[name] for name in ("lost_claims", "refused_outcomes")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
