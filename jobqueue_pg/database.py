@@ -1,8 +1,7 @@
 """One schema of one database, reached through one pool: runs statements, and knows when to try again."""
 
 import re
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -41,19 +40,31 @@ class Database:
         """Run one statement that returns no rows in a transaction of its own; return how many it has changed."""
         return self._run(statement, parameters, lambda cursor: cursor.rowcount)
 
+    def transact(self, work: "Callable[[Connection[Any]], _T]") -> _T:
+        """Do *work*, of several statements, in one transaction; return its result."""
+
+        def in_transaction(connection: "Connection[Any]") -> _T:
+            with connection.transaction():
+                return work(connection)
+
+        return self._try(in_transaction)
+
     def _run(self, statement: LiteralString, parameters: Parameters, read: "Callable[[RawCursor[Row]], _T]") -> _T:
-        """Run a statement; again, up to three times, when the server has rolled it back for the sake of another."""
+        return self._try(lambda connection: read(self.execute(connection, statement, parameters)))
+
+    def _try(self, work: "Callable[[Connection[Any]], _T]") -> _T:
+        """Do *work*; again, up to three times, when the server has rolled it back for the sake of another."""
         with translate_errors():
             for _ in range(_TIMES_TO_TRY - 1):
                 try:
-                    return self._run_once(statement, parameters, read)
+                    return self._try_once(work)
                 except ROLLED_BACK:
                     continue
-            return self._run_once(statement, parameters, read)
+            return self._try_once(work)
 
-    def _run_once(self, statement: LiteralString, parameters: Parameters, read: "Callable[[RawCursor[Row]], _T]") -> _T:
+    def _try_once(self, work: "Callable[[Connection[Any]], _T]") -> _T:
         with self.pool.connection() as connection:
-            return read(self.execute(connection, statement, parameters))
+            return work(connection)
 
     def execute(
         self, connection: "Connection[Any]", statement: LiteralString, parameters: Parameters
@@ -65,12 +76,6 @@ class Database:
         values = {**parameters, "now": self.now()}
         cursor = RawCursor(connection, row_factory=tuple_row)
         return cursor.execute(ready.text, [values[name] for name in ready.names])
-
-    @contextmanager
-    def transaction(self) -> Generator["Connection[Any]"]:
-        """Open a transaction for several statements."""
-        with translate_errors(), self.pool.connection() as connection, connection.transaction():
-            yield connection
 
     def close(self) -> None:
         """Give up the connections."""

@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 
 
-def joined(connection: object) -> "psycopg.Connection[Any]":
+def joined(connection: object) -> psycopg.Connection[Any]:
     """Return the psycopg connection behind *connection*, which may be one, or a cursor of one.
 
     Raises:

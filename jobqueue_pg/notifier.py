@@ -105,7 +105,7 @@ class Listener(StoppableThread):
                     logger.warning("listener lost its connection, polling goes on: %s", error)
                 self._stopping.wait(backoff.next())
 
-    def _start_listening(self, connection: "psycopg.Connection[Any]") -> None:
+    def _start_listening(self, connection: psycopg.Connection[Any]) -> None:
         for channel in self._events:
             connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
         if self._vital.succeeded():
@@ -113,7 +113,7 @@ class Listener(StoppableThread):
         # Whatever was said while nobody listened is lost: everybody has to look for themselves.
         self._publish(Connected())
 
-    def _pass_on(self, connection: "psycopg.Connection[Any]") -> None:
+    def _pass_on(self, connection: psycopg.Connection[Any]) -> None:
         while not self._stopping.is_set():
             for notification in connection.notifies(timeout=_LISTEN_SECONDS):
                 self._receive(notification)

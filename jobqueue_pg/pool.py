@@ -11,8 +11,10 @@ from psycopg_pool import ConnectionPool
 WORKER_CONNECTIONS: Final = 3
 """What one worker pool uses, whatever its number of threads: two for trips, one for beats and maintenance."""
 
-# Applied unless the conninfo, or libpq's variable, says otherwise: a dead network is noticed within about 30 s.
+# Applied unless the conninfo, or libpq's variable, says otherwise: any text can be sent, and a dead network is noticed
+# within about 30 s.
 _CONNECTION_DEFAULTS: Final[Mapping[str, tuple[str, str | None]]] = {
+    "client_encoding": ("utf8", None),
     "connect_timeout": ("10", "PGCONNECT_TIMEOUT"),
     "application_name": ("jobqueue", "PGAPPNAME"),
     "keepalives_idle": ("10", None),
@@ -27,13 +29,16 @@ set default_transaction_isolation = 'read committed';
 set timezone = 'UTC';
 """
 
-# Statements of workers are few, run often, and are written to be served by an index under a generic plan. Planning each
-# anew costs more than running it; a plan made while the table was small must not go on scanning it when it has grown;
-# compiling one (which a pessimistic estimate can set off) costs a hundred times its run.
+# Statements of workers are few, run often, and are written to walk an index in its order, under a generic plan. Planning
+# each anew costs more than running it. A plan that was made while the table was small, or next to none of its rows were
+# waiting, must not go on reading, or sorting, what has become of them; whatever else has to be sorted still is.
+# Compiling a plan (which a pessimistic estimate can set off) costs a hundred times its run.
 _WORKER_SESSION: Final = """
 set lock_timeout = '2s';
 set plan_cache_mode = force_generic_plan;
 set enable_seqscan = off;
+set enable_bitmapscan = off;
+set enable_sort = off;
 set jit = off;
 """
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import LiteralString
+from typing import Any, LiteralString
 from uuid import UUID
 
 import attrs
+import psycopg
 from psycopg.errors import UniqueViolation
 
 from jobqueue.errors import DuplicateJobError, JobBundleNotFoundError, JobNotFoundError
@@ -58,19 +59,19 @@ class PostgresStore:
             self._add(statements, connection)
 
     def _add(self, statements: "Sequence[_Statement]", connection: object) -> None:
-        database = self._database
+        def add_to(connection: psycopg.Connection[Any]) -> None:
+            for statement, parameters in statements:
+                self._database.execute(connection, statement, parameters)
+
         if connection is not None:
             callers = joined(connection)
             # Several statements are all or none on an autocommit connection, too.
             with translate_errors(), callers.transaction() if len(statements) > 1 else nullcontext():
-                for statement, parameters in statements:
-                    database.execute(callers, statement, parameters)
+                add_to(callers)
         elif len(statements) == 1:
-            database.change(*statements[0])
+            self._database.change(*statements[0])
         else:
-            with database.transaction() as own:
-                for statement, parameters in statements:
-                    database.execute(own, statement, parameters)
+            self._database.transact(add_to)
 
     def get_job(self, job_id: UUID) -> Job:
         """Read a job."""
@@ -81,14 +82,17 @@ class PostgresStore:
 
     def get_job_bundle(self, bundle_id: UUID) -> JobBundle:
         """Read a bundle and its members, both as of one moment."""
-        database = self._database
-        with database.transaction() as connection:
+
+        def read(connection: psycopg.Connection[Any]) -> tuple[rows.Row | None, list[rows.Row]]:
             connection.execute("set transaction isolation level repeatable read, read only")
-            found = database.execute(connection, queries.GET_BUNDLE, {"id": bundle_id}).fetchone()
-            if found is None:
-                raise JobBundleNotFoundError(bundle_id)
-            members = database.execute(connection, queries.GET_JOBS_OF_BUNDLE, {"id": bundle_id}).fetchall()
-        return rows.bundle_of_row(found, map(rows.job_of_row, members))
+            bundle = self._database.execute(connection, queries.GET_BUNDLE, {"id": bundle_id})
+            members = self._database.execute(connection, queries.GET_JOBS_OF_BUNDLE, {"id": bundle_id})
+            return bundle.fetchone(), members.fetchall()
+
+        bundle, members = self._database.transact(read)
+        if bundle is None:
+            raise JobBundleNotFoundError(bundle_id)
+        return rows.bundle_of_row(bundle, map(rows.job_of_row, members))
 
     def get_all_jobs_to_do(self) -> list[Job]:
         """Read all jobs that have not stopped."""
@@ -154,9 +158,12 @@ class PostgresStore:
 
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything: the jobs first, as locks are taken in that order everywhere."""
-        with self._database.transaction() as connection:
+
+        def delete(connection: psycopg.Connection[Any]) -> None:
             self._database.execute(connection, queries.DELETE_ALL_JOBS, {})
             self._database.execute(connection, queries.DELETE_ALL_BUNDLES, {})
+
+        self._database.transact(delete)
 
     def _ids(self, statement: LiteralString, parameters: Parameters) -> frozenset[UUID]:
         return frozenset(row[0] for row in self._database.fetch(statement, parameters))

@@ -90,7 +90,9 @@ moved as (
 # `prefixed` and `wanted`: the types to look for; a prefix is spelt out to those of its types that have jobs waiting, by
 # one probe of the claim index each. `level`: the priorities in falling order, one probe per type each, walked only as
 # far as the batch needs. `picked`: on each level, from the type on that was due first, due jobs in order, locked one by
-# one as they are taken; those that somebody else holds are passed over, so that no lock can stop a queue.
+# one as they are taken; those that somebody else holds are passed over, so that no lock can stop a queue. So are rows
+# that stopped without having been started: go-jobqueue leaves them, and has counted them, when it finishes a job that
+# was reset meanwhile.
 #
 # `id = any(array(...))` and not a join: under a generic plan the join scans the table, for a limit is taken to let a
 # tenth of it through.
@@ -143,7 +145,7 @@ picked as materialized (
     from wanted w, lateral (
       select coalesce(j.start_at, j.created_at) as at, j.id from {{schema}}.job j
       where j.started_at is null and j."type" collate "C" = w."type" and j.priority = l.priority
-        and coalesce(j.start_at, j.created_at) <= {NOW}
+        and coalesce(j.start_at, j.created_at) <= {NOW} and j.stopped_at is null
       order by coalesce(j.start_at, j.created_at), j.id limit 1
     ) first
     order by first.at, first.id
@@ -151,7 +153,7 @@ picked as materialized (
   cross join lateral (
     select j.id from {{schema}}.job j
     where j.started_at is null and j."type" collate "C" = head."type" and j.priority = l.priority
-      and coalesce(j.start_at, j.created_at) <= {NOW}
+      and coalesce(j.start_at, j.created_at) <= {NOW} and j.stopped_at is null
     order by coalesce(j.start_at, j.created_at), j.id
     limit %(limit)s
     for no key update skip locked
@@ -166,7 +168,6 @@ claimed as (
     claim_id = %(claim_id)s,
     lease = %(lease)s,
     claimed_by = %(claimed_by)s,
-    stopped_at = null,
     cancelled_at = null,
     updated_at = {NOW}
   where j.id = any(array(select id from picked))
@@ -182,6 +183,7 @@ from (select priority from level where priority is not null limit 20) l, wanted 
   select coalesce(j.start_at, j.created_at) as at from {{schema}}.job j
   where j.started_at is null and j."type" collate "C" = w."type" and j.priority = l.priority
     and coalesce(j.start_at, j.created_at) > {NOW} and coalesce(j.start_at, j.created_at) < 'infinity'
+    and j.stopped_at is null
   order by coalesce(j.start_at, j.created_at) limit 1
 ) next
 where (select count(*) from picked) < %(limit)s

@@ -33,7 +33,7 @@ def process_of(connection, workers, job):
 
 
 def test_the_job_of_a_killed_process_runs_again(processes, service, connection):
-    """Another process, which runs already, takes it up within dead_for + 5 s; it costs no retry, and counts are true."""
+    """Another process, running already, takes it up within dead_for + 5 s; that costs no retry, and counts are true."""
     workers = [processes.start(**MORTAL) for _ in range(2)]
     bundle = service.add_bundle(JobBundle.new("b", [JobDesc(60, type="first slow"), JobDesc(1, type="quick")]))
     job = bundle.jobs[0]

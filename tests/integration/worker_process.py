@@ -70,10 +70,11 @@ def main() -> None:
     )
     with service:
         with WorkerPool(service, registry, threads=options.get("threads", 4)):
-            print("ready", flush=True)
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
             sys.stdin.read()
         health = service.health()
-        print(json.dumps({name: health[name] for name in ("lost_claims", "refused_outcomes")}), flush=True)
+        sys.stdout.write(json.dumps({name: health[name] for name in ("lost_claims", "refused_outcomes")}))
 
 
 if __name__ == "__main__":

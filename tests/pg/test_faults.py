@@ -363,7 +363,7 @@ def test_a_pool_that_nobody_hears_gives_its_runs_up(exposed, server, registry):
 
 def test_connections_come_back(workers, registry, db):
     """After all connections were lost the pool works on, and has no more of them than before."""
-    service = workers.service(application_name=NAME, heartbeat_interval=timedelta(seconds=0.1))
+    service = workers.service(application_name=NAME, **FAST_DEATH)
     adding = workers.service(application_name="adding")
     registry.register_func_for_job_type("t", lambda n: threading.Event().wait(0.3) or n)
     workers.start_on(service, registry, 8)

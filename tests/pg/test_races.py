@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
-from typing import Any, LiteralString, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
-from psycopg import RawCursor
 
 from jobqueue.models import Job, JobBundle
 from jobqueue.outcomes import Claimant, Outcome, RunError, fence_of
@@ -48,8 +47,8 @@ class OpenTransaction(Database):
         super().__init__(like.pool, like.schema, like.now)
         self._connection = connection
 
-    def _run_once(self, statement: LiteralString, parameters: Any, read: "Callable[[RawCursor[Any]], T]") -> T:
-        return read(self.execute(self._connection, statement, parameters))
+    def _try_once(self, work: "Callable[[psycopg.Connection[Any]], T]") -> T:
+        return work(self._connection)
 
 
 def finish(store: Store, workers: WorkerStore, job: Job) -> Any:

@@ -287,3 +287,17 @@ def test_gos_claim_has_no_lease_of_ours(
     assert row is not None
     assert (row["lease"], row["claim_id"], row["claimed_by"]) == (None, None, None)
     assert CLAIMANT.lease != row["lease"]
+
+
+def test_a_late_result_of_gos_is_counted_once(
+    go: GoClient, service: QueueService, worker_store: WorkerStore, db: Connection
+) -> None:
+    """Go's late result of a job that was reset here counts; the job is not run, and counted, again."""
+    bundle = service.add_bundle(make_bundle(2))
+    row = go.start_next_job_or_nil(["t"])
+    assert row is not None
+    service.reset_job(row["id"])
+    go.set_job_result(row["id"], "late")
+    assert counts_of(db, bundle.id) == (2, 1, False)
+    assert row["id"] not in {job.id for job in claim(worker_store, 2)}
+    assert_counts_true(db)

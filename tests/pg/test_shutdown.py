@@ -98,7 +98,7 @@ def test_a_busy_pool_ends_when_its_jobs_have(workers, service, registry, stage):
 
 
 def test_stop_does_not_wait(workers, service, registry, stage):
-    """stop returns at once, running jobs go on and are saved, and nothing more is claimed."""
+    """Stopping returns at once, running jobs go on and are saved, and nothing more is claimed."""
     job = service.enqueue("t", 1)
     pool = workers.start_on(service, registry, 2)
     assert stage.is_on.wait(PATIENCE)
@@ -209,7 +209,8 @@ def test_nothing_stays_claimed(workers, registry, db, batch_size):
         assert pool.finish(PATIENCE)
         states = fetch_all(
             db,
-            "select distinct started_at is null, stopped_at is null, claim_id is null, run_count, rescue_count from worker.job",
+            "select distinct started_at is null, stopped_at is null, claim_id is null, run_count, rescue_count "
+            "from worker.job",
         )
         assert set(states) <= {(True, True, True, 0, 0), (False, False, False, 1, 0)}
     assert service.health()["lost_claims"] == 0

@@ -85,10 +85,13 @@ def test_join_by_the_thread_itself_does_not_block():
 def test_with_starts_stops_and_joins():
     """The block is the life of the thread, also when it ends by an error."""
     thread = Waiter()
-    with pytest.raises(ZeroDivisionError), thread:
-        assert thread.is_alive
-        raise ZeroDivisionError
+    with thread:
+        assert thread.began.wait(PATIENCE)
     assert not thread.is_alive
+    other = Waiter()
+    with pytest.raises(ZeroDivisionError), other:
+        raise ZeroDivisionError
+    assert not other.is_alive
 
 
 def test_it_starts_once():
