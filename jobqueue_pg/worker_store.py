@@ -4,8 +4,10 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Final, LiteralString
+from typing import Any, Final, LiteralString
 from uuid import UUID
+
+import psycopg
 
 from jobqueue.errors import LockTimeoutError
 from jobqueue.models import Job, new_id
@@ -83,9 +85,14 @@ class PostgresWorkerStore:
 
     def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
+
+        def reap(connection: psycopg.Connection[Any]) -> list[rows.Row]:
+            connection.execute(queries.ALLOW_WHOLE_TABLE)
+            limits = {"dead_for": dead_for, "max_rescues": max_rescues}
+            return self._database.execute(connection, queries.REAP_JOBS, limits).fetchall()
+
         with self._connection_aside():
-            reaped = self._database.fetch(queries.REAP_JOBS, {"dead_for": dead_for, "max_rescues": max_rescues})
-        return [rows.rescue_of_row(row) for row in reaped]
+            return [rows.rescue_of_row(row) for row in self._database.transact(reap)]
 
     def delete_succeeded_bundles(self) -> int:
         """Delete bundles that asked for it, completed without an error and have nothing left to do."""

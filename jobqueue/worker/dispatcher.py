@@ -139,9 +139,15 @@ class Dispatcher:
 
         That is to be awake in time for the next look, too: of those who wait, nobody may know of it.
         """
-        wanted_at = max(self._look_at, self._retry_at)
-        if len(self._held) > 1 or self._look_is_due() or min(self._alarms, default=wanted_at) > wanted_at:
+        if len(self._held) > 1 or self._look_is_due() or self._all_would_oversleep():
             self._changed.notify()
+
+    def _all_would_oversleep(self) -> bool:
+        return bool(self._alarms) and self._trips < MAX_TRIPS and min(self._alarms) > self._due_at()
+
+    def _due_at(self) -> float:
+        """When there is, or was, something to do that needs a trip."""
+        return max(0.0 if self._handed_in or self._rings > self._rings_heeded else self._look_at, self._retry_at)
 
     def _ahead(self) -> int:
         """How many jobs to hold besides those for idle workers: about 20 ms of work, so none while jobs are long."""
@@ -159,7 +165,7 @@ class Dispatcher:
         if self._trips >= MAX_TRIPS or (not self._handed_in and self._limit() < 1):
             alarm = now + self._poll_seconds  # whoever comes back from a trip sees to what is to be done
         else:
-            alarm = max(now if self._handed_in else self._look_at, self._retry_at)
+            alarm = self._due_at()
         self._alarms.append(alarm)
         try:
             self._changed.wait(max(_SHORTEST_WAIT, alarm - now))

@@ -6,8 +6,11 @@ from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW
 
 # --- working: one trip carries outcomes out and claims in -------------------------------------------------------------
 
-# Save outcomes, each only while its claim is still the row's. `owned` locks the jobs in order and looks at their newest
-# versions; `moved` counts, for each bundle once, the members that have really stopped by this statement.
+# Save outcomes, each only while its claim is still the row's. `locked` takes the jobs in order, in their newest versions;
+# `moved` counts, for each bundle once, the members that have really stopped by this statement.
+#
+# `id = any(array(...))` and not a join, here as below: joins are planned for a share of the table, and a plan that was
+# made when that was small goes on reading all of it.
 _SAVING: Final = f"""
 outcome as materialized (
   select *
@@ -16,13 +19,18 @@ outcome as materialized (
     attempt jsonb, delay float8, start_at timestamptz
   )
 ),
+locked as materialized (
+  select j.id, j.started_at, j.claim_id, j.stopped_at
+  from {{schema}}.job j
+  where j.id = any(array(select id from outcome))
+  order by j.id
+  for no key update
+),
 owned as materialized (
   select o.*, o.kind in ('finished', 'failed', 'discarded') as stops
   from outcome o
-  join {{schema}}.job j on j.id = o.id and j.started_at = o.started_at and j.claim_id = o.claim_id
-  where j.stopped_at is null
-  order by j.id
-  for no key update of j
+  join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id
+  where l.stopped_at is null
 ),
 saved as (
   update {{schema}}.job j
@@ -93,9 +101,6 @@ moved as (
 # one as they are taken; those that somebody else holds are passed over, so that no lock can stop a queue. So are rows
 # that stopped without having been started: go-jobqueue leaves them, and has counted them, when it finishes a job that
 # was reset meanwhile.
-#
-# `id = any(array(...))` and not a join: under a generic plan the join scans the table, for a limit is taken to let a
-# tenth of it through.
 _CLAIMING: Final = f"""
 prefixed(prefix, "type") as (
   select p.prefix, (
@@ -218,21 +223,31 @@ _TOUCH: Final = """
 with claim as materialized (
   select * from jsonb_to_recordset(%(fences)s::jsonb) as c(id uuid, started_at timestamptz, claim_id uuid)
 ),
-owned as materialized (
-  select j.id
-  from claim c
-  join {schema}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
-  where j.stopped_at is null
+seen as materialized (
+  select j.id, j.started_at, j.claim_id, j.stopped_at
+  from {schema}.job j
+  where j.id = any(array(select id from claim))
 ),
-free as materialized (
-  select j.id
+owned as materialized (
+  select c.*
   from claim c
-  join {schema}.job j on j.id = c.id and j.started_at = c.started_at and j.claim_id = c.claim_id
-  where j.stopped_at is null
+  join seen s on s.id = c.id and s.started_at = c.started_at and s.claim_id = c.claim_id
+  where s.stopped_at is null
+),
+locked as materialized (
+  select j.id, j.started_at, j.claim_id, j.stopped_at
+  from {schema}.job j
+  where j.id = any(array(select id from owned))
   order by j.id
-  for no key update of j
+  for no key update
 """
 _TOUCHED: Final = f"""
+),
+free as materialized (
+  select o.id
+  from owned o
+  join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id
+  where l.stopped_at is null
 ),
 touched as (
   update {{schema}}.job j
@@ -246,6 +261,9 @@ TOUCH_JOBS: Final = f"{_TOUCH} skip locked {_TOUCHED}"
 TOUCH_LOCKED_JOBS: Final = f"{_TOUCH} {_TOUCHED}"
 
 # --- maintaining ------------------------------------------------------------------------------------------------------
+
+# No index leads to running jobs, since it would have to be changed by every finish: the reaper reads all.
+ALLOW_WHOLE_TABLE: Final = "set local enable_seqscan = on"
 
 # Silence counts only while the database could hear: not for the time before its server was started. The second
 # condition on j is for jobs of go-jobqueue before 0.6, which marks a job as stopped while it computes the retry.

@@ -225,7 +225,7 @@ def test_a_result_that_the_encoding_cannot_spell(workers, registry, queue):
 
 def test_a_locked_bundle_holds_up_nobody_else(workers, registry, db, other_db):
     """While somebody holds a bundle's row, other outcomes are saved; the bundle's follow, and its claims stay alive."""
-    # A claim may be silent for two lock timeouts and an interval: a trip waits for the bundle, then a beat for the trip.
+    # A claim may be silent for two lock timeouts: a trip waits for the bundle, and a beat for the trip.
     patience = {"heartbeat_interval": timedelta(seconds=1), "dead_for": timedelta(seconds=7)}
     service = workers.service(**patience)
     registry.register_func_for_job_type("*", lambda n: n)

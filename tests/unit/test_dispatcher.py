@@ -267,6 +267,27 @@ def test_a_broken_trip_loses_nothing(rig):
     assert [outcome.fence.job_id for outcome in rig.store.saved] == [first.id]
 
 
+def test_a_broken_look_is_repeated(rig):
+    """A trip that broke off before it could claim is made again soon, and not when the poll interval is over."""
+    [asked] = rig.ask_all(1)
+    rig.store.failures.append(UnavailableError("gone"))
+    rig.add()
+    rig.dispatcher.ring()
+    assert asked.result(3) is not None
+
+
+def test_a_ring_during_a_back_off_is_not_lost(rig):
+    """Who is told to look while the database is given a rest looks right after that."""
+    [asked] = rig.ask_all(1)
+    rig.store.failures.extend([UnavailableError("gone"), UnavailableError("gone")])
+    looks = len(rig.store.limits)
+    rig.dispatcher.ring()
+    wait_until(lambda: len(rig.store.limits) > looks)
+    rig.add()
+    rig.dispatcher.ring()
+    assert asked.result(3) is not None
+
+
 def test_an_error_that_no_store_may_raise_loses_nothing(rig):
     """Whatever a trip ends by, its outcomes are kept."""
     job = rig.ask().result(5) if rig.add() else None
