@@ -174,7 +174,7 @@ def _first_line(error: RunError) -> str:
 def _message_of(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as problem:  # noqa: BLE001 - __str__ is anybody's code
+    except BaseException as problem:  # noqa: BLE001 - __str__ is anybody's code
         text = f"{type(error).__qualname__}, whose message cannot be read: {type(problem).__qualname__}"
     return _storable(text if text.strip() else type(error).__qualname__)
 
@@ -182,7 +182,7 @@ def _message_of(error: BaseException) -> str:
 def _traceback_of(error: BaseException) -> str:
     try:
         return _storable("".join(traceback.format_exception(error)))
-    except Exception as problem:  # noqa: BLE001 - as above; and it must not hide the error itself
+    except BaseException as problem:  # noqa: BLE001 - as above; and it must not hide the error itself
         return f"the traceback cannot be formatted: {type(problem).__qualname__}"
 
 
@@ -191,7 +191,7 @@ def _data_json_of(error: BaseException, kind: str, trace: str) -> str:
     try:
         data = getattr(error, "error_data", _ABSENT)
         return dump_json(facts if data is _ABSENT else {**facts, "error_data": data})
-    except Exception as problem:  # noqa: BLE001 - a property is anybody's code
+    except BaseException as problem:  # noqa: BLE001 - a property is anybody's code
         facts["error_data"] = f"cannot be made JSON: {_message_of(problem)}"
     return dump_json(facts)
 

@@ -89,7 +89,13 @@ class RawJSON:
 
     def __attrs_post_init__(self) -> None:
         try:
-            value = json.loads(self.text, parse_constant=_refuse, parse_float=_check_number, parse_int=_check_number)
+            value = json.loads(
+                self.text,
+                parse_constant=_refuse,
+                parse_float=_check_number,
+                parse_int=_check_number,
+                object_pairs_hook=list,  # which keeps keys that are there twice: the database reads both
+            )
             _check_storable(json.dumps(value, ensure_ascii=False))
         except (TypeError, ValueError, RecursionError) as error:
             raise PayloadError(

@@ -108,8 +108,11 @@ class Store(Protocol):
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything."""
 
-    def for_workers(self) -> "WorkerStore":
-        """Return the same rows over connections of their own, for one worker pool, which closes it."""
+    def for_workers(self, *, lock_timeout: timedelta) -> "WorkerStore":
+        """Return the same rows over connections of their own, for one worker pool, which closes it.
+
+        Its statements wait for a locked row no longer than *lock_timeout*, and raise LockTimeoutError.
+        """
         ...
 
     def close(self) -> None:

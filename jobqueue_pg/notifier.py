@@ -19,7 +19,7 @@ from jobqueue_pg.schema import channel_prefix
 logger = logging.getLogger(__name__)
 
 # How long the listener may take to notice that it is to stop.
-_LISTEN_SECONDS: Final = 0.5
+_LISTEN_SECONDS: Final = 0.2
 _JOIN_SECONDS: Final = 5.0
 
 Receiver = Callable[[Event], None]

@@ -1,8 +1,9 @@
 """How our connections are made, and how many there are."""
 
 import os
-from collections.abc import Mapping
-from typing import Final, LiteralString
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -29,12 +30,11 @@ set default_transaction_isolation = 'read committed';
 set timezone = 'UTC';
 """
 
-# Statements of workers are few, run often, and are written to walk an index in its order, under a generic plan. Planning
-# each anew costs more than running it. A plan that was made while the table was small, or next to none of its rows were
+# Statements of workers are few, run often, and are written to walk an index in its order, under a generic plan. To plan
+# each anew costs more than to run it. A plan that was made while the table was small, or next to none of its rows were
 # waiting, must not go on reading, or sorting, what has become of them; whatever else has to be sorted still is.
 # Compiling a plan (which a pessimistic estimate can set off) costs a hundred times its run.
 _WORKER_SESSION: Final = """
-set lock_timeout = '2s';
 set plan_cache_mode = force_generic_plan;
 set enable_seqscan = off;
 set enable_bitmapscan = off;
@@ -67,28 +67,28 @@ def complete_conninfo(conninfo: str) -> str:
 
 def application_pool(conninfo: str, max_size: int) -> ConnectionPool:
     """Return a pool for the calls of an application: it connects at the first call, and keeps what is used."""
-    return _pool(conninfo, "jobqueue-calls", max_size=max_size, timeout=30, session=_SESSION, prepare_threshold=5)
+
+    def configure(connection: psycopg.Connection) -> None:
+        connection.execute(_SESSION, prepare=False)
+
+    return _pool(conninfo, "jobqueue-calls", max_size, configure, timeout=30)
 
 
-def worker_pool(conninfo: str) -> ConnectionPool:
-    """Return a pool for the trips and beats of one worker pool."""
-    return _pool(
-        conninfo,
-        "jobqueue-workers",
-        max_size=WORKER_CONNECTIONS,
-        timeout=5,
-        session=_SESSION + _WORKER_SESSION,
-        prepare_threshold=0,
-    )
+def worker_pool(conninfo: str, lock_timeout: timedelta) -> ConnectionPool:
+    """Return a pool for the trips and beats of one worker pool, none of which waits for a lock any longer."""
+
+    def configure(connection: psycopg.Connection) -> None:
+        connection.execute(_SESSION + _WORKER_SESSION, prepare=False)
+        milliseconds = f"{max(1, round(lock_timeout.total_seconds() * 1000))}ms"
+        connection.execute("select set_config('lock_timeout', %s, false)", [milliseconds], prepare=False)
+        connection.prepare_threshold = 0
+
+    return _pool(conninfo, "jobqueue-workers", WORKER_CONNECTIONS, configure, timeout=5)
 
 
 def _pool(
-    conninfo: str, name: str, *, max_size: int, timeout: float, session: LiteralString, prepare_threshold: int
+    conninfo: str, name: str, max_size: int, configure: Callable[[psycopg.Connection], None], *, timeout: float
 ) -> ConnectionPool:
-    def configure(connection: psycopg.Connection) -> None:
-        connection.execute(session, prepare=False)
-        connection.prepare_threshold = prepare_threshold
-
     return ConnectionPool(
         conninfo,
         name=name,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import attrs
@@ -20,6 +20,8 @@ from jobqueue_pg.joining import joined
 from jobqueue_pg.pool import application_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.worker_store import PostgresWorkerStore
+
+_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 
 
 class PostgresStore:
@@ -168,9 +170,10 @@ class PostgresStore:
     def _ids(self, statement: LiteralString, parameters: Parameters) -> frozenset[UUID]:
         return frozenset(row[0] for row in self._database.fetch(statement, parameters))
 
-    def for_workers(self) -> PostgresWorkerStore:
+    def for_workers(self, *, lock_timeout: timedelta = _LOCK_TIMEOUT) -> PostgresWorkerStore:
         """Return the same rows over the few connections of one worker pool."""
-        return PostgresWorkerStore(Database(worker_pool(self._conninfo), self._database.schema, self._database.now))
+        pool = worker_pool(self._conninfo, lock_timeout)
+        return PostgresWorkerStore(Database(pool, self._database.schema, self._database.now))
 
     def close(self) -> None:
         """Give up the connections."""

@@ -15,7 +15,7 @@ from jobqueue.settings import WorkerSettings
 from jobqueue.store import WorkerStore
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.lost_claims import LostClaims
-from jobqueue.worker.saving import save_apart
+from jobqueue.worker.saving import Saving
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +100,13 @@ class Carrier:
     def save_apart(self, carried: Sequence[HandedIn]) -> Arrival:
         """Save what is carried, so that an outcome which the database refuses does not hold up the others."""
         by_fence = {kept.outcome.fence: kept for kept in carried}
-        saving = save_apart(self._store, [kept.outcome for kept in carried], self._health)
-        self._settle([by_fence[outcome.fence] for outcome in saving.tried], saving.saved)
-        postponed = self._broken_off([by_fence[outcome.fence] for outcome in saving.postponed])
-        return Arrival(unsent=postponed.unsent, locked=[by_fence[outcome.fence] for outcome in saving.waiting])
+        saving = Saving(self._store, self._health)
+        saving.save([kept.outcome for kept in carried])
+        self._settle([by_fence[outcome.fence] for outcome in saving.heard_of], saving.saved)
+        for outcome in saving.given_up:
+            self._lost_claims.forget(outcome.fence)
+        left = self._broken_off([by_fence[outcome.fence] for outcome in saving.unsent])
+        return attrs.evolve(left, locked=[by_fence[outcome.fence] for outcome in saving.locked])
 
     def _broken_off(self, carried: Sequence[HandedIn]) -> Arrival:
         for kept in carried:

@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Final
 
 from jobqueue.errors import BackendError
@@ -25,6 +26,7 @@ from jobqueue.worker.runner import Beating, Runner, Unbeaten
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _SECONDS_FOR_INTERRUPTED: Final = 1.0
 _SECONDS_FOR_HELPERS: Final = 5.0
 
@@ -66,7 +68,8 @@ class Crew:
         settings = service.settings
         health = service.vitals
         self._dead_for = settings.dead_for.total_seconds()
-        self._store = service.store.for_workers()
+        # While a trip waits for a lock it holds others, whose beats wait for it: it must be over well within dead_for.
+        self._store = service.store.for_workers(lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8))
         self._contact = Contact(health.vital("workers"), settings.dead_for)
         lost_claims = LostClaims(health)
         carrier = Carrier(
@@ -137,29 +140,30 @@ class Crew:
     def end(self, deadline: float | None) -> bool:
         """End all threads; return whether all jobs had ended by *deadline*, and what they led to is saved."""
         _join(self._workers, deadline)
-        late = [worker for worker in self._workers if worker.context is not None]
-        if late:
-            self._let_go_of(late)
-        # Workers that still live wait for the database, with outcomes in hand.
+        late = self._let_go_of_running_jobs()
+        # Workers that still live wait for the database, with outcomes in hand, or had not come to start their job.
         self._dispatcher.abandon()
-        patience = self._dead_for if deadline is None else _SECONDS_FOR_INTERRUPTED
-        saved = self._dispatcher.wait_until_saved(patience)
+        saved = self._dispatcher.wait_until_saved(self._dead_for if deadline is None else _SECONDS_FOR_INTERRUPTED)
         if not saved:
             logger.error("some outcomes could not be saved: the claims of their jobs fall silent, and they run again")
+        late += self._let_go_of_running_jobs()
         self._end_helpers()
         return saved and not late
 
-    def _let_go_of(self, late: Sequence[Worker]) -> None:
-        """Tell workers that nobody waits for their jobs any longer; release the jobs of those that do not listen."""
-        for worker in late:
-            if (context := worker.context) is not None:
-                context.interrupt()
-        _join(late, time.monotonic() + _SECONDS_FOR_INTERRUPTED)
-        hung = [context for worker in late if (context := worker.context) is not None]
-        if hung:
-            self._release(hung)
+    def _let_go_of_running_jobs(self) -> list[JobContext]:
+        """Tell handlers that nobody waits any longer, and release the jobs of those that do not listen."""
+        running = [context for worker in self._workers if (context := worker.context) and not context.is_cancelled]
+        if not running:
+            return []
+        for context in running:
+            context.interrupt()
+        _join(self._workers, time.monotonic() + _SECONDS_FOR_INTERRUPTED)
+        self._release([context for worker in self._workers if (context := worker.context) is not None])
+        return running
 
     def _release(self, contexts: Sequence[JobContext]) -> None:
+        if not contexts:
+            return
         for context in contexts:
             context.lose()
             logger.warning(

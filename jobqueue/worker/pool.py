@@ -63,8 +63,8 @@ class WorkerPool:
 
     def stop(self) -> None:
         """Claim no more jobs; running ones go on. Returns at once, and is safe twice and before ``start``."""
-        self._stopped = True
         if self._crew is not None:
+            self._stopped = True
             self._crew.stop()
 
     def finish(self, timeout: float | timedelta | None = None) -> bool:

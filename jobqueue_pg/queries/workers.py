@@ -6,7 +6,7 @@ from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW
 
 # --- working: one trip carries outcomes out and claims in -------------------------------------------------------------
 
-# Save outcomes, each only while its claim is still the row's. `locked` takes the jobs in order, in their newest versions;
+# Save outcomes, each only while its claim is still the row's. `locked` takes the jobs in order, as they are by then;
 # `moved` counts, for each bundle once, the members that have really stopped by this statement.
 #
 # `id = any(array(...))` and not a join, here as below: joins are planned for a share of the table, and a plan that was
@@ -251,7 +251,8 @@ free as materialized (
 ),
 touched as (
   update {{schema}}.job j
-  set worker_alive_at = {NOW}, updated_at = {NOW}
+  -- The moment of the beat and not of its statement, which may have waited for a lock.
+  set worker_alive_at = coalesce(%(now)s::timestamptz, clock_timestamp()), updated_at = {NOW}
   where j.id = any(array(select id from free))
   returning j.id
 )

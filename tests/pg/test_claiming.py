@@ -355,7 +355,7 @@ def test_claims_differ(store: PostgresStore, worker_store: WorkerStore) -> None:
 
 
 def test_a_row_that_stopped_without_starting(store: PostgresStore, worker_store: WorkerStore, db: Connection) -> None:
-    """A row with stopped_at but no started_at, as a late result of Go's leaves it, is not run again until it is reset."""
+    """A row with stopped_at but no started_at, as a late result of Go's leaves it, is not run until it is reset."""
     id = insert_job(db, stopped_at="2001-01-01 00:00:00Z")
     assert claim(worker_store, 1) == []
     store.reset_jobs([id])
