@@ -29,6 +29,11 @@ def use_service(service: Service) -> Generator[Service]:
         _in_use.reset(token)
 
 
+def make_current(service: Service) -> None:
+    """Have *service* in use from here to the end of this context: for a run, which has a context of its own."""
+    _in_use.set(service)
+
+
 def current_service() -> Service:
     """Return the service in use here. Raises NotInitializedError when there is none."""
     service = _in_use.get() or _default

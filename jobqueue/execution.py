@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from jobqueue.context import make_current
 from jobqueue.errors import HandlerNotFoundError, JobInterruptedError, LostClaimError, PayloadError
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job_context
@@ -24,6 +25,8 @@ MAX_ERROR_BYTES: Final = 16 * 1024
 """The longest error message, and the longest traceback, that is kept of a run, in UTF-8."""
 
 _ABSENT: Final = object()
+_MAX_LOGGED: Final = 200
+_PAYLOAD_ERROR: Final = f"{PayloadError.__module__}.{PayloadError.__qualname__}"
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
@@ -68,7 +71,10 @@ def run_error_of(error: BaseException) -> RunError:
 def _call(job: Job, context: JobContext, handler: Handler[..., Any] | None) -> object:
     if handler is None:
         raise HandlerNotFoundError(f"no handler is registered for jobs of type {job.type!r} (job {job.id})")
-    current_job_context.set(context)  # in a copied context, which ends with the run
+    # Both in a copied context, which ends with the run.
+    current_job_context.set(context)
+    if context.service is not None:
+        make_current(context.service)
     return handler.run(context)
 
 
@@ -168,7 +174,10 @@ def _ids(job: Job) -> dict[str, str]:
 
 
 def _first_line(error: RunError) -> str:
-    return error.message.partition("\n")[0]
+    """Tell of an error in the log: shortly, and without what a payload holds, which the job's own error_msg has."""
+    if error.type == _PAYLOAD_ERROR:
+        return "the payload does not fit its handler, or the result is no JSON"
+    return error.message.partition("\n")[0][:_MAX_LOGGED]
 
 
 def _message_of(error: BaseException) -> str:

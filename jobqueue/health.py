@@ -72,11 +72,6 @@ class Health:
         with self._lock:
             return self._vitals.setdefault(name, Vital(name))
 
-    def forget(self, name: str) -> None:
-        """Drop a vital whose thread has ended."""
-        with self._lock:
-            self._vitals.pop(name, None)
-
     def count(self, name: str, n: int = 1) -> None:
         """Add *n* to a count."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from math import inf
 from time import monotonic, time
 from typing import Final
 
@@ -17,15 +18,16 @@ class JobContext:
     their own way look at ``is_cancelled``.
     """
 
-    # Made for every job and written by other threads. Plain booleans that only ever turn True need no lock.
-    __slots__ = ("_began_at", "_expires", "_interrupted", "_lost", "_service", "_timeout", "job")
+    # Made for every job and written by other threads. Single values, each written by one thread, need no lock.
+    __slots__ = ("_began_at", "_expires", "_interrupted", "_kept_until", "_lost", "_timeout", "job", "service")
 
     def __init__(self, job: Job, *, timeout: timedelta | None = None, service: Service | None = None) -> None:
         self.job: Final = job
-        self._service = service
+        self.service: Final = service
         self._timeout = timeout
         self._began_at = time()
         self._expires = None if timeout is None else monotonic() + timeout.total_seconds()
+        self._kept_until = inf
         self._lost = False
         self._interrupted = False
 
@@ -41,13 +43,16 @@ class JobContext:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the claim was taken away, so that nothing that the run still does to its job will be saved."""
-        return self._lost
+        """Whether the claim was taken away, or may have been since no beat gets through.
+
+        What the run still does to its job will then not be saved.
+        """
+        return self._lost or monotonic() >= self._kept_until
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the run is not wanted any more: the worker pool is stopping, or the claim is lost."""
-        return self._interrupted or self._lost
+        return self._interrupted or self.is_lost
 
     def check(self) -> None:
         """Return if the run should go on.
@@ -57,7 +62,7 @@ class JobContext:
             JobInterruptedError: the worker pool is stopping. Let through, it releases the job; no retry is used up.
             JobTimeoutError: the timeout is reached.
         """
-        if self._lost:
+        if self.is_lost:
             raise LostClaimError(f"{self._name} was taken away from this worker: what it still does will not be saved")
         if self._interrupted:
             raise JobInterruptedError(f"{self._name} was interrupted, because its worker pool is stopping")
@@ -74,9 +79,13 @@ class JobContext:
         bundle_id = self.job.completes_bundle_id or self.job.bundle_id
         if bundle_id is None:
             return None
-        if self._service is None:
+        if self.service is None:
             raise JobQueueError(f"{self._name} runs without a service, as under do_job(): its bundle cannot be read")
-        return self._service.get_job_bundle(bundle_id)
+        return self.service.get_job_bundle(bundle_id)
+
+    def keep_until(self, moment: float) -> None:
+        """Note, from any thread, until when (by the monotonic clock) nobody can have taken the claim away."""
+        self._kept_until = moment
 
     def lose(self) -> None:
         """Note, from any thread, that the claim was taken away."""

@@ -260,6 +260,8 @@ class JobBundle:
         """
         bundle_id = new_id()
         origin = None if origin is None else check_name("origin", origin)
+        if not isinstance(descs, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+            raise InvalidJobError(f"descs must be several JobDesc, not {descs!r:.40}", field="descs")
         described = [_checked_desc(desc) for desc in descs]
         if not described:
             raise InvalidJobError("a bundle needs at least one job: an empty one could never complete", field="descs")

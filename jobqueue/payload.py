@@ -56,7 +56,7 @@ def _checker(wanted: type, accepted: tuple[type, ...]) -> Callable[[Any, Any], o
 
     def check(value: object, _: object) -> object:
         if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
-            raise TypeError(f"{value!r:.40} is not {'an' if wanted is int else 'a'} {wanted.__name__}")
+            raise TypeError(f"{type(value).__name__} where {wanted.__name__} is expected")
         return wanted(value)
 
     return check

@@ -23,6 +23,7 @@ from jobqueue.settings import WorkerSettings
 from jobqueue.store import Cursor, JobFilter, Store
 
 _SECONDS_FOR_POOLS: Final = 10.0
+_INTEGER: Final = 2**31
 
 
 class QueueService:
@@ -95,6 +96,8 @@ class QueueService:
     def add_jobs(self, jobs: Iterable[Job], *, connection: object = None) -> list[Job]:
         """Add all of *jobs* or none; return them as they were stored."""
         store = self._open_store()
+        if isinstance(jobs, Job):
+            raise InvalidJobError("add_jobs takes several jobs: add_job() is for one", field="jobs")
         complete = [self._with_origin(_checked_job(job)) for job in jobs]
         if complete:
             store.add_jobs(complete, connection=connection)
@@ -190,10 +193,13 @@ class QueueService:
     ) -> list[Job]:
         """Read up to *limit* jobs, the newest first."""
         store = self._open_store()
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}")
-        which = JobFilter(state=None if state is None else State(state), type=type, origin=origin, bundle_id=bundle_id)
-        return store.list_jobs(which, limit=limit, after=_cursor(store, after))
+        which = JobFilter(
+            state=None if state is None else _state(state),
+            type=None if type is None else check_name("type", type),
+            origin=None if origin is None else check_name("origin", origin),
+            bundle_id=None if bundle_id is None else _checked_id(bundle_id),
+        )
+        return store.list_jobs(which, limit=_checked_limit(limit), after=_cursor(store, after))
 
     def get_status(self) -> Status:
         """Count jobs and bundles."""
@@ -217,11 +223,11 @@ class QueueService:
 
     def delete_jobs_from_origin(self, origin: str) -> int:
         """Delete all jobs that came from *origin*."""
-        return self._open_store().delete_jobs_from_origin(origin)
+        return self._open_store().delete_jobs_from_origin(_checked_text("origin", origin))
 
     def delete_jobs_of_type(self, type: str) -> int:
         """Delete all jobs of *type*."""
-        return self._open_store().delete_jobs_of_type(type)
+        return self._open_store().delete_jobs_of_type(_checked_text("type", type))
 
     def delete_finished_jobs(self) -> int:
         """Delete all jobs that succeeded and are in no bundle."""
@@ -234,11 +240,11 @@ class QueueService:
 
     def delete_job_bundles_from_origin(self, origin: str) -> int:
         """Delete all bundles that came from *origin*, with their members."""
-        return self._open_store().delete_job_bundles_from_origin(origin)
+        return self._open_store().delete_job_bundles_from_origin(_checked_text("origin", origin))
 
     def delete_job_bundles_of_type(self, type: str) -> int:
         """Delete all bundles of *type*, with their members."""
-        return self._open_store().delete_job_bundles_of_type(type)
+        return self._open_store().delete_job_bundles_of_type(_checked_text("type", type))
 
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything."""
@@ -301,6 +307,26 @@ def _checked_job(job: object) -> Job:
     return job
 
 
+def _checked_text(field: str, value: object) -> str:
+    """Return what is to be compared with a column; another program may have filled that with more than we accept."""
+    if not isinstance(value, str):
+        raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
+    return value
+
+
+def _checked_limit(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < _INTEGER:
+        raise InvalidJobError(f"limit must be an int of at least 1, not {value!r}", field="limit")
+    return value
+
+
+def _state(value: str) -> State:
+    try:
+        return State(value)
+    except ValueError:
+        raise InvalidJobError(f"{value!r} is not a state: there are {', '.join(State)}", field="state") from None
+
+
 def _checked_id(value: object) -> UUID:
     if not isinstance(value, UUID):
         raise InvalidJobError(f"an id is a uuid.UUID, not {type(value).__qualname__} {value!r}", field="id")
@@ -332,6 +358,8 @@ def _start_at(start_at: datetime | None, delay: object) -> datetime | None:
 
 
 def _cursor(store: Store, after: Job | Cursor | None) -> Cursor | None:
+    if after is None:
+        return None
     if not isinstance(after, Job):
         return after
     created_at = after.created_at or store.get_job(after.id).created_at

@@ -1,6 +1,7 @@
 """Which function handles which type of job: handlers, and the registry that finds them."""
 
 import inspect
+import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -61,6 +62,7 @@ class Registry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._freezes = 0
+        self._process = os.getpid()
         self._handlers: _ByType[Handler[..., Any]] = _ByType({})
         self._retry_schedules: _ByType[ScheduleRetry] = _ByType({})
 
@@ -173,6 +175,8 @@ class Registry:
     def freeze(self) -> None:
         """Refuse changes of handlers until ``thaw`` has been called as often as this."""
         with self._lock:
+            if self._process != os.getpid():
+                self._freezes, self._process = 0, os.getpid()
             self._freezes += 1
 
     def thaw(self) -> None:
@@ -200,7 +204,8 @@ class Registry:
             self._handlers = _ByType({**self._handlers.values, handler.type: handler})
 
     def _check_thawed(self) -> None:
-        if self._freezes:
+        # The worker threads of a parent do not run in a forked child.
+        if self._freezes and self._process == os.getpid():
             raise RegistryFrozenError(
                 "handlers cannot come or go while worker threads run: register them before start_threads(), "
                 "or finish_threads() first"

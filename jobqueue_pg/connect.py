@@ -43,6 +43,8 @@ def connect(
     """
     if pool_size < 1:
         raise ValueError(f"pool_size must be at least 1, not {pool_size}")
+    if not isinstance(settings, WorkerSettings):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+        raise TypeError(f"settings must be WorkerSettings(...), not {settings!r}")
     complete = complete_conninfo(conninfo)
     with translate_errors(), psycopg.connect(complete, autocommit=True) as connection:
         check_schema(connection, schema)

@@ -14,6 +14,7 @@ from jobqueue_pg.errors import ROLLED_BACK, translate_errors
 from jobqueue_pg.rows import Row
 
 _TIMES_TO_TRY: Final = 4
+_SECONDS_TO_CLOSE: Final = 1.0
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
 Parameters = Mapping[str, object]
@@ -79,7 +80,7 @@ class Database:
 
     def close(self) -> None:
         """Give up the connections."""
-        self.pool.close()
+        self.pool.close(timeout=_SECONDS_TO_CLOSE)
 
 
 @attrs.frozen

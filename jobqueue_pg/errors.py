@@ -14,7 +14,7 @@ from jobqueue.errors import BackendError, ClosedError, LockTimeoutError, Refused
 _PASSING = ("08", "53", "57P", "40")
 
 _TOOK_TOO_LONG = (errors.LockNotAvailable, errors.QueryCanceled)
-_NOT_OUR_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.UndefinedFunction)
+_NOT_OUR_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
 
 ROLLED_BACK = (errors.DeadlockDetected, errors.SerializationFailure)
 """Errors after which the same statement may be tried again at once."""

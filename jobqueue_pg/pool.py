@@ -49,6 +49,8 @@ def complete_conninfo(conninfo: str) -> str:
     Raises:
         ValueError: *conninfo* is neither a URL nor a string of ``name=value`` pairs.
     """
+    if not isinstance(conninfo, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+        raise TypeError(f"a PostgreSQL connection string is a str, not {type(conninfo).__qualname__}")
     try:
         given = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError:

@@ -1,4 +1,4 @@
-"""From rows to models and from models to parameters. The order of columns is that of the statements in queries.py."""
+"""From rows to models and from models to parameters. The order of columns is that in queries/columns.py."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence

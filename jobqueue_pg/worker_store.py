@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -22,15 +22,15 @@ _JOB_COLUMNS: Final = slice(2, None)
 
 
 class PostgresWorkerStore:
-    """The WorkerStore on PostgreSQL, over three connections: two for trips, one for everything else.
+    """The WorkerStore on PostgreSQL, over three connections: two for trips and maintenance, one for beats.
 
-    That trips are two at most is the dispatcher's business; that everything else is one at a time is settled here, so
-    that many beats at once can never keep a trip waiting.
+    That the former are two at most is the dispatcher's business; that beats come one at a time is settled here, so that
+    many of them at once can never keep a trip waiting.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._aside = threading.Lock()
+        self._beating = threading.Lock()
         self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"
 
     def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
@@ -61,27 +61,13 @@ class PostgresWorkerStore:
     def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
         """Beat for claims; return the ids of the jobs that are still theirs.
 
-        Rows that somebody has locked are beaten for last, and waited for as long as a lock timeout allows.
+        A row that somebody has locked is passed over: it cannot be reaped either, and the next beat is soon enough.
         """
         if not fences:
             return frozenset()
-        with self._connection_aside():
-            touched = self._touch(queries.TOUCH_JOBS, fences)
-            locked = [fence for fence in fences if touched.get(fence.job_id) is False]
-            if locked:
-                # Nobody can reap a row that is locked: if that lasts, the next beat is soon enough.
-                with suppress(LockTimeoutError):
-                    waited_for = self._touch(queries.TOUCH_LOCKED_JOBS, locked)
-                    # Whoever held such a row may have ended its claim, so that there was nothing left to beat for.
-                    for fence in locked:
-                        if not waited_for.get(fence.job_id):
-                            touched.pop(fence.job_id, None)
-        return frozenset(touched)
-
-    def _touch(self, statement: LiteralString, fences: Sequence[Fence]) -> dict[UUID, bool]:
-        """Return, for each claim that stands, whether it was beaten for."""
-        found = self._database.fetch(statement, {"fences": rows.fences_json(fences)})
-        return {row[0]: row[1] for row in found}
+        with self._connection_for_beats():
+            owned = self._database.fetch(queries.TOUCH_JOBS, {"fences": rows.fences_json(fences)})
+        return frozenset(row[0] for row in owned)
 
     def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
@@ -91,22 +77,20 @@ class PostgresWorkerStore:
             limits = {"dead_for": dead_for, "max_rescues": max_rescues}
             return self._database.execute(connection, queries.REAP_JOBS, limits).fetchall()
 
-        with self._connection_aside():
-            return [rows.rescue_of_row(row) for row in self._database.transact(reap)]
+        return [rows.rescue_of_row(row) for row in self._database.transact(reap)]
 
     def delete_succeeded_bundles(self) -> int:
         """Delete bundles that asked for it, completed without an error and have nothing left to do."""
-        with self._connection_aside():
-            return self._database.change(queries.DELETE_SUCCEEDED_BUNDLES, {})
+        return self._database.change(queries.DELETE_SUCCEEDED_BUNDLES, {})
 
     @contextmanager
-    def _connection_aside(self) -> Generator[None]:
-        if not self._aside.acquire(timeout=_WAIT_FOR_CONNECTION):
+    def _connection_for_beats(self) -> Generator[None]:
+        if not self._beating.acquire(timeout=_WAIT_FOR_CONNECTION):
             raise LockTimeoutError(f"the connection for beats was busy for {_WAIT_FOR_CONNECTION:g} s")
         try:
             yield
         finally:
-            self._aside.release()
+            self._beating.release()
 
     def close(self) -> None:
         """Give up the connections."""

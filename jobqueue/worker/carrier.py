@@ -8,7 +8,7 @@ from uuid import UUID
 
 import attrs
 
-from jobqueue.errors import BackendError, LockTimeoutError, RefusedError
+from jobqueue.errors import BackendError, LockTimeoutError, RefusedError, UnavailableError
 from jobqueue.health import Health
 from jobqueue.outcomes import Claimant, Outcome, Trip
 from jobqueue.settings import WorkerSettings
@@ -74,11 +74,14 @@ class Carrier:
             if not outcomes:
                 logger.exception("no job could be claimed")
                 return Arrival()
-            logger.warning("a trip with %d outcomes is taken apart: %s", len(outcomes), error)
+            logger.info("a trip with %d outcomes is taken apart: %s", len(outcomes), type(error).__qualname__)
             return (
                 self._save_without_bundles(carried) if isinstance(error, LockTimeoutError) else self.save_apart(carried)
             )
-        except BackendError:
+        except UnavailableError:
+            return self._broken_off(carried)
+        except BackendError as error:
+            logger.error("a trip failed, and will be tried again: %s", error)  # noqa: TRY400 - the message says it
             return self._broken_off(carried)
         self._settle(carried, trip.saved)
         return Arrival(trip)

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from jobqueue.errors import BackendError, LockTimeoutError, RefusedError
+from jobqueue.errors import UnavailableError
 from jobqueue.health import Vital
 
 logger = logging.getLogger(__name__)
@@ -19,26 +19,32 @@ class Contact:
         self._vital = vital
         self._dead_for = dead_for.total_seconds()
         self._began_at = self._heard_at = time.monotonic()
+        self._asked_at: list[float] = []  # when the calls that are still out began
 
     @contextmanager
     def watched(self) -> Generator[None]:
         """Note how a call of the database within the block goes; errors pass through."""
+        asked_at = time.monotonic()
+        self._asked_at.append(asked_at)
         try:
             yield
-        except (LockTimeoutError, RefusedError):
-            raise  # the database has answered
-        except BackendError as error:
+        except UnavailableError as error:
             if self._vital.failed(error):
-                logger.warning("the database does not do its work, trying again: %s", error)
+                logger.warning("the database does not answer, trying again: %s", error)
             raise
+        finally:
+            self._asked_at.remove(asked_at)
         self._heard_at = time.monotonic()
         if self._vital.succeeded():
-            logger.warning("the database works again")
+            logger.info("the database answers again")
 
     @property
     def is_dead(self) -> bool:
         """Whether there was no answer for so long that others may have taken our claims away."""
-        return self._vital.is_down and time.monotonic() - self._heard_at >= self._dead_for
+        now = time.monotonic()
+        if now - self._heard_at < self._dead_for:
+            return False
+        return self._vital.is_down or now - min(self._asked_at, default=now) >= self._dead_for
 
     @property
     def is_steady(self) -> bool:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from jobqueue.errors import BackendError
 from jobqueue.events import Event, JobAvailable
 from jobqueue.job_context import JobContext
-from jobqueue.outcomes import Outcome
 from jobqueue.registry import Registry
 from jobqueue.service import Service
 from jobqueue.threads import Backoff, StoppableThread
@@ -27,8 +25,9 @@ from jobqueue.worker.runner import Beating, Runner, Unbeaten
 logger = logging.getLogger(__name__)
 
 _LONGEST_LOCK_TIMEOUT: Final = timedelta(seconds=2)
-_SECONDS_FOR_INTERRUPTED: Final = 1.0
-_SECONDS_FOR_HELPERS: Final = 5.0
+_SECONDS_FOR_LATE_JOBS: Final = 1.0
+_SECONDS_FOR_HELPERS: Final = 2.0
+_TYPES_TO_LOG: Final = 10
 
 
 class Worker(StoppableThread):
@@ -89,7 +88,7 @@ class Crew:
             contact=self._contact,
             lost_claims=lost_claims,
         )
-        self._maintenance = Maintenance(self._store, settings, self._contact)
+        self._maintenance = Maintenance(self._store, settings, self._contact, self._dispatcher)
         self._heartbeats: list[Heartbeat] = []
         if settings.heartbeat_interval is not None:
             self._heartbeats = [
@@ -117,10 +116,13 @@ class Crew:
         for thread in (self._keeper, self._maintenance, *self._heartbeats, *self._workers):
             thread.start()
         self._unsubscribe = self._service.notifier.subscribe(self._hear)
+        types = self._registry.patterns()
+        others = f" and {len(types) - _TYPES_TO_LOG} more" if len(types) > _TYPES_TO_LOG else ""
         logger.info(
-            "started %d worker threads for %s; they use %d connections, the listener one more",
+            "started %d worker threads for %s%s; they use %d connections, the listener one more",
             len(self._workers),
-            ", ".join(self._registry.patterns()) or "no job type",
+            ", ".join(types[:_TYPES_TO_LOG]) or "no job type",
+            others,
             MAX_TRIPS + 1,
         )
 
@@ -140,52 +142,45 @@ class Crew:
     def end(self, deadline: float | None) -> bool:
         """End all threads; return whether all jobs had ended by *deadline*, and what they led to is saved."""
         _join(self._workers, deadline)
-        late = self._let_go_of_running_jobs()
-        # Workers that still live wait for the database, with outcomes in hand, or had not come to start their job.
+        late = self._dispatcher.is_running_jobs
+        if late:
+            self._let_go_of_running_jobs()
+        # Workers that still live wait for the database, with outcomes in hand.
         self._dispatcher.abandon()
-        saved = self._dispatcher.wait_until_saved(self._dead_for if deadline is None else _SECONDS_FOR_INTERRUPTED)
+        saved = self._dispatcher.wait_until_saved(self._dead_for if deadline is None else _SECONDS_FOR_LATE_JOBS)
         if not saved:
             logger.error("some outcomes could not be saved: the claims of their jobs fall silent, and they run again")
-        late += self._let_go_of_running_jobs()
         self._end_helpers()
         return saved and not late
 
-    def _let_go_of_running_jobs(self) -> list[JobContext]:
+    def _let_go_of_running_jobs(self) -> None:
         """Tell handlers that nobody waits any longer, and release the jobs of those that do not listen."""
-        running = [context for worker in self._workers if (context := worker.context) and not context.is_cancelled]
-        if not running:
-            return []
-        for context in running:
+        for context in self._contexts():
             context.interrupt()
-        _join(self._workers, time.monotonic() + _SECONDS_FOR_INTERRUPTED)
-        self._release([context for worker in self._workers if (context := worker.context) is not None])
-        return running
-
-    def _release(self, contexts: Sequence[JobContext]) -> None:
-        if not contexts:
-            return
-        for context in contexts:
-            context.lose()
+        _join(self._workers, time.monotonic() + _SECONDS_FOR_LATE_JOBS)
+        for context in self._contexts():
             logger.warning(
                 "job %s (%s) is still running: it is released, and may run elsewhere from now on",
                 context.job.id,
                 context.job.type,
                 extra={"job_id": str(context.job.id), "job_type": context.job.type},
             )
-        try:
-            self._store.save_outcomes([Outcome.released(context.job) for context in contexts])
-        except BackendError as error:
-            logger.error("jobs could not be released, they will be rescued in %g s: %s", self._dead_for, error)  # noqa: TRY400
+            context.lose()
+            self._dispatcher.release(context.job)
+
+    def _contexts(self) -> list[JobContext]:
+        return [context for worker in self._workers if (context := worker.context) is not None]
 
     def _end_helpers(self) -> None:
         self._unsubscribe()
+        self._dispatcher.end()
         helpers = [self._keeper, self._maintenance, *self._heartbeats]
         for helper in helpers:
             helper.stop()
-        for helper in helpers:
-            if not helper.join(_SECONDS_FOR_HELPERS):
-                logger.warning("thread %s has not ended within %g s", helper.name, _SECONDS_FOR_HELPERS)
-        self._dispatcher.end()
+        _join(helpers, time.monotonic() + _SECONDS_FOR_HELPERS)
+        late = [thread.name for thread in (*self._workers, *helpers) if thread.is_alive]
+        if late:
+            logger.warning("threads that have not ended: %s", ", ".join(late))
         self._store.close()
         logger.info("stopped %d worker threads", len(self._workers))
 

@@ -10,10 +10,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
 from typing import Final
+from uuid import UUID
 
 import attrs
 
@@ -62,7 +64,9 @@ class Dispatcher:
         self._locked_out: list[HandedIn] = []  # outcomes whose rows somebody else has locked
 
         self._idle = 0  # workers that want a job
+        self._running = set[UUID]()  # jobs that were given out and have not come back as outcomes
         self._trips = 0  # trips on their way
+        self._lent = 0  # lanes for trips that are kept free for maintenance
         self._asked = 0  # jobs that these may bring
         self._rings = 1  # reasons to look at the queue, so far
         self._rings_heeded = 0  # how many there were when the last look that found too little began
@@ -79,6 +83,9 @@ class Dispatcher:
     def hand_in(self, outcome: Outcome, seconds: float) -> None:
         """Take the outcome of a job that ran for *seconds*; one of the next trips saves it."""
         with self._lock:
+            self._running.discard(outcome.fence.job_id)
+            if self._closing:
+                self._changed.notify_all()
             if self._ended:
                 logger.warning("job %s ended after its pool did: its outcome is dropped", outcome.fence.job_id)
                 return
@@ -93,12 +100,14 @@ class Dispatcher:
             self._idle += 1
             try:
                 while not self._is_over():
-                    # No job is started while outcomes wait that could go: nobody knows how long it will take.
+                    # No job is started while outcomes wait that should go: nobody knows how long it will take.
                     if self._outcomes_are_due() or self._refill_is_due():
                         self._travel()
                     elif self._may_start_job():
                         self._pass_duty_on()
-                        return self._held.popleft().job
+                        job = self._held.popleft().job
+                        self._running.add(job.id)
+                        return job
                     elif self._look_is_due():
                         self._travel()
                     else:
@@ -111,7 +120,7 @@ class Dispatcher:
         return self._closing and (self._abandoned or self._contact.is_dead or not self._handed_in)
 
     def _may_travel(self) -> bool:
-        return self._trips < MAX_TRIPS and time.monotonic() >= self._retry_at
+        return self._trips < MAX_TRIPS - self._lent and time.monotonic() >= self._retry_at
 
     def _outcomes_are_due(self) -> bool:
         if not self._handed_in or not self._may_travel():
@@ -125,10 +134,7 @@ class Dispatcher:
     def _look_is_due(self) -> bool:
         if self._limit() < 1 or not self._may_travel():
             return False
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + self._poll_seconds
-            self._rings += 1
-        return self._rings > self._rings_heeded
+        return self._rings > self._rings_heeded or time.monotonic() >= self._look_at
 
     def _may_start_job(self) -> bool:
         # When nobody has heard of us for dead_for, what is held may be somebody else's: the next beat will tell.
@@ -143,7 +149,7 @@ class Dispatcher:
             self._changed.notify()
 
     def _all_would_oversleep(self) -> bool:
-        return bool(self._alarms) and self._trips < MAX_TRIPS and min(self._alarms) > self._due_at()
+        return bool(self._alarms) and self._trips < MAX_TRIPS - self._lent and min(self._alarms) > self._due_at()
 
     def _due_at(self) -> float:
         """When there is, or was, something to do that needs a trip."""
@@ -162,7 +168,7 @@ class Dispatcher:
     def _wait(self) -> None:
         """Wait until somebody rings, or until there will be something to do. Called with the lock."""
         now = time.monotonic()
-        if self._trips >= MAX_TRIPS or (not self._handed_in and self._limit() < 1):
+        if self._trips >= MAX_TRIPS - self._lent or (not self._handed_in and self._limit() < 1):
             alarm = now + self._poll_seconds  # whoever comes back from a trip sees to what is to be done
         else:
             alarm = self._due_at()
@@ -194,8 +200,11 @@ class Dispatcher:
             self._on_trips = [trip for trip in self._on_trips if trip is not carried]
             self._arrive(arrival, limit, rings, carried)
             # One of the jobs is for the traveller itself, unless it has to leave again.
+            # A traveller that is no worker leaves it to one of them to look again, or later.
             stays = by_worker and not self._handed_in
-            self._changed.notify(max(0, len(self._held) - stays))
+            self._changed.notify(max(0 if by_worker else 1, len(self._held) - stays))
+            if self._lent:
+                self._changed.notify_all()
 
     def _arrive(self, arrival: Arrival, limit: int, rings: int, carried: Sequence[HandedIn]) -> None:
         self._handed_in[:0] = arrival.unsent
@@ -254,7 +263,7 @@ class Dispatcher:
     def rest(self) -> None:
         """Note that nothing is kept, unless something is."""
         with self._lock:
-            if self._is_saved and not self._held and not self._closing:
+            if not (self._held or self._handed_in or self._on_trips or self._locked_out or self._closing):
                 self._anything_kept.clear()
 
     def kept_fences(self) -> list[Fence]:
@@ -290,13 +299,17 @@ class Dispatcher:
                 self._travel(by_worker=False)
 
     def carry_locked_out(self) -> None:
-        """Try again to save outcomes whose rows were locked: those of one bundle at a time."""
+        """Try again to save outcomes whose rows were locked: one alone, or those of one bundle, at a time."""
         with self._lock:
             if not self._locked_out or not self._may_travel():
                 return
-            bundle_id = self._locked_out[0].outcome.bundle_id
-            carried = [kept for kept in self._locked_out if kept.outcome.bundle_id == bundle_id]
-            self._locked_out = [kept for kept in self._locked_out if kept.outcome.bundle_id != bundle_id]
+            first = self._locked_out[0].outcome
+            carried = [
+                kept
+                for kept in self._locked_out
+                if kept.outcome is first or (first.bundle_id and kept.outcome.bundle_id == first.bundle_id)
+            ]
+            self._locked_out = [kept for kept in self._locked_out if kept not in carried]
             self._on_trips.append(carried)
             self._trips += 1
         arrival = Arrival(locked=carried)
@@ -308,6 +321,21 @@ class Dispatcher:
                 self._on_trips = [trip for trip in self._on_trips if trip is not carried]
                 self._locked_out += [*arrival.locked, *arrival.unsent]
                 self._changed.notify_all()
+
+    # --- for maintenance
+
+    @contextmanager
+    def lane(self) -> Generator[None]:
+        """Keep one lane for trips free within the block, for something that may take its time."""
+        with self._lock:
+            self._lent += 1
+            self._changed.wait_for(lambda: self._trips < MAX_TRIPS or self._closing)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lent -= 1
+                self._changed.notify()
 
     # --- ending
 
@@ -331,11 +359,24 @@ class Dispatcher:
         with self._lock:
             self._ended = True
 
+    @property
+    def is_running_jobs(self) -> bool:
+        """Whether a worker has a job that has not come back."""
+        with self._lock:
+            return bool(self._running)
+
     def wait_until_saved(self, timeout: float | None) -> bool:
-        """Wait up to *timeout* seconds until all outcomes have reached the database; return whether they have."""
+        """Wait up to *timeout* seconds until all jobs have come back, and their outcomes have reached the database."""
         with self._lock:
             return self._changed.wait_for(lambda: self._is_saved, timeout)
 
     @property
     def _is_saved(self) -> bool:
-        return not (self._handed_in or self._on_trips or self._locked_out)
+        return not (self._running or self._handed_in or self._on_trips or self._locked_out)
+
+    def release(self, job: Job) -> None:
+        """Give back a job whose handler does not end; what it may still lead to is refused by the fence."""
+        with self._lock:
+            self._running.discard(job.id)
+            self._hand_in_released([_Held(job, time.monotonic())])
+        self.call_keeper()

@@ -23,6 +23,7 @@ class _Run:
     fence: Fence
     context: JobContext
     beaten_at: float
+    is_lost: bool = False
 
 
 class Heartbeat(StoppableThread):
@@ -43,7 +44,8 @@ class Heartbeat(StoppableThread):
         lost_claims: LostClaims,
     ) -> None:
         super().__init__(name)
-        self._look_every = interval.total_seconds() / 2
+        self._interval = interval.total_seconds()
+        self._look_every = self._interval / 2
         self._dead_for = dead_for.total_seconds()
         self._store = store
         self._contact = contact
@@ -53,7 +55,10 @@ class Heartbeat(StoppableThread):
     @contextmanager
     def beating_for(self, fence: Fence, context: JobContext) -> Generator[None]:
         """Beat for a claim within the block; tell *context* when it is lost."""
-        self._run = _Run(fence, context, time.monotonic())
+        now = time.monotonic()
+        # Somebody else may have beaten for it last, an interval ago at most.
+        context.keep_until(now - self._interval + self._dead_for)
+        self._run = _Run(fence, context, now)
         try:
             yield
         finally:
@@ -67,25 +72,19 @@ class Heartbeat(StoppableThread):
     def tick(self) -> None:
         """Beat, if there is something to beat for and it has not been done just now."""
         run = self._run
-        if run is None or run.context.is_lost or time.monotonic() - run.beaten_at < self._look_every:
+        asked_at = time.monotonic()
+        if run is None or run.is_lost or asked_at - run.beaten_at < self._look_every:
             return
         try:
             with self._contact.watched():
                 owned = self._store.touch_jobs([run.fence])
         except BackendError:
-            self._fence_off(run)
-            return
+            return  # if this goes on, the context runs out by itself, as it does while an answer is awaited
         if run.fence.job_id in owned:
-            run.beaten_at = time.monotonic()
+            run.beaten_at = asked_at
+            run.context.keep_until(asked_at + self._dead_for)
         elif self._run is run:
             # Not when the run has ended meanwhile: then the row may show its saved outcome.
-            self._lose(run, "its row no longer shows this claim")
-
-    def _fence_off(self, run: _Run) -> None:
-        """Give a run up that nobody could hear of for so long that its job may be somebody else's by now."""
-        if time.monotonic() - run.beaten_at >= self._dead_for and self._run is run:
-            self._lose(run, "no beat got through for longer than dead_for")
-
-    def _lose(self, run: _Run, how: str) -> None:
-        run.context.lose()
-        self._lost_claims.note(run.fence, how)
+            run.is_lost = True
+            run.context.lose()
+            self._lost_claims.note(run.fence, "its row no longer shows this claim")

@@ -2,15 +2,17 @@
 
 import logging
 import random
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from jobqueue.errors import BackendError
+from jobqueue.errors import BackendError, UnavailableError
 from jobqueue.outcomes import Rescue
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import WorkerStore
 from jobqueue.threads import StoppableThread
 from jobqueue.worker.contact import Contact
+from jobqueue.worker.dispatcher import Dispatcher
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +22,12 @@ _LONGEST_INTERVAL: Final = timedelta(seconds=4)
 class Maintenance(StoppableThread):
     """Every process runs it, at its own moments; there is no leader, and no handler is needed."""
 
-    def __init__(self, store: WorkerStore, settings: WorkerSettings, contact: Contact) -> None:
+    def __init__(self, store: WorkerStore, settings: WorkerSettings, contact: Contact, dispatcher: Dispatcher) -> None:
         super().__init__("jobqueue-maintenance")
         self._store = store
         self._settings = settings
         self._contact = contact
+        self._dispatcher = dispatcher
         self._interval = min(settings.dead_for / 4, _LONGEST_INTERVAL).total_seconds()
 
     def run(self) -> None:
@@ -33,15 +36,24 @@ class Maintenance(StoppableThread):
             self._attempt(self.tick)
 
     def tick(self) -> None:
-        """Do all that is to be done, once."""
+        """Do all that is to be done, once, on a lane of its own: it may take long, and must not silence the beats."""
+        with self._dispatcher.lane():
+            # Who was cut off cannot tell whether the others were silent, or it was deaf.
+            if self._contact.is_steady:
+                self._try(self._reap)
+            self._try(self._store.delete_succeeded_bundles)
+
+    def _try(self, task: Callable[[], object]) -> None:
         try:
             with self._contact.watched():
-                self._store.delete_succeeded_bundles()
-                # Who was cut off cannot tell whether the others were silent, or it was deaf.
-                if self._contact.is_steady:
-                    self._report(self._store.reap_jobs(self._settings.dead_for, self._settings.max_rescues))
-        except BackendError as error:
+                task()
+        except UnavailableError as error:
             logger.debug("maintenance has to wait: %s", error)
+        except BackendError as error:
+            logger.error("maintenance fails: %s", error)  # noqa: TRY400 - the message says it
+
+    def _reap(self) -> None:
+        self._report(self._store.reap_jobs(self._settings.dead_for, self._settings.max_rescues))
 
     def _report(self, rescues: list[Rescue]) -> None:
         for rescue in rescues:

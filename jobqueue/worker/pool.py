@@ -34,12 +34,13 @@ class WorkerPool:
         self._crew: Crew | None = None
         self._stopped = False
         self._ending = threading.Lock()
+        self._ender: int | None = None
         self._has_ended: bool | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether the pool was started, and not stopped since."""
-        return self._crew is not None and not self._stopped
+        return self._crew is not None and not self._stopped and self._process == os.getpid()
 
     def start(self) -> None:
         """Start the threads.
@@ -56,10 +57,17 @@ class WorkerPool:
             self._crew = Crew(self._service, self._registry, self._threads)
             self._crew.start()
         except BaseException:
-            self._registry.thaw()
-            self._service.detach(self)
+            self._give_up_start()
             raise
         atexit.register(self._finish_at_exit)
+
+    def _give_up_start(self) -> None:
+        if self._crew is not None:
+            self._crew.stop()
+            self._crew.end(time.monotonic())
+            self._crew = None
+        self._registry.thaw()
+        self._service.detach(self)
 
     def stop(self) -> None:
         """Claim no more jobs; running ones go on. Returns at once, and is safe twice and before ``start``."""
@@ -82,15 +90,20 @@ class WorkerPool:
         if self._crew.includes_current_thread:
             raise RuntimeError("a handler cannot wait for its own pool to finish: call stop() instead")
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        if seconds is not None and seconds > threading.TIMEOUT_MAX:
+            seconds = None
         deadline = None if seconds is None else time.monotonic() + seconds
         self.stop()
-        if not self._ending.acquire(timeout=-1 if seconds is None else max(0.0, seconds)):
+        # A signal handler may call this while its thread is in here already: it cannot wait for itself.
+        if self._ender == threading.get_ident() or not self._ending.acquire(timeout=_bounded(seconds)):
             return False
+        self._ender = threading.get_ident()
         try:
             if self._has_ended is None:
                 self._has_ended = self._end(self._crew, deadline)
             return self._has_ended
         finally:
+            self._ender = None
             self._ending.release()
 
     def _end(self, crew: Crew, deadline: float | None) -> bool:
@@ -111,3 +124,8 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish()
+
+
+def _bounded(seconds: float | None) -> float:
+    """Return a timeout that a lock accepts; -1 is none."""
+    return -1 if seconds is None else max(0.0, seconds)

@@ -44,14 +44,20 @@ class Saving:
             self.saved |= self.store.save_outcomes(outcomes)
             self.heard_of += outcomes
         except LockTimeoutError:
-            self.locked += outcomes
+            if len({outcome.bundle_id or outcome.fence for outcome in outcomes}) == 1:
+                self.locked += outcomes
+            else:
+                self._save_by_halves(outcomes)
         except RefusedError as refusal:
             if len(outcomes) == 1:
                 self._save_as_failure(outcomes[0], refusal)
             else:
-                middle = len(outcomes) // 2
-                self._save(outcomes[:middle])
-                self._save(outcomes[middle:])
+                self._save_by_halves(outcomes)
+
+    def _save_by_halves(self, outcomes: Sequence[Outcome]) -> None:
+        middle = len(outcomes) // 2
+        self._save(outcomes[:middle])
+        self._save(outcomes[middle:])
 
     def _save_as_failure(self, outcome: Outcome, refusal: RefusedError) -> None:
         """Save that the job has failed, in words that any database accepts; if even that is refused, let go of it.
@@ -60,10 +66,9 @@ class Saving:
         """
         self.health.count("refused_outcomes")
         logger.error(
-            "the outcome (%s) of job %s was refused: %s",
+            "the outcome (%s) of job %s was refused, and is saved as a failure; its error_msg says why",
             outcome.kind,
             outcome.fence.job_id,
-            refusal,
             extra={"job_id": str(outcome.fence.job_id)},
         )
         try:

@@ -138,6 +138,8 @@ set
   error_data = null,
   result = null,
   progress = null,
+  -- The moment of a retry that is not wanted any more; not that for which the job was added.
+  start_at = case when j.run_count > 0 and j.start_at > {NOW} then null else j.start_at end,
   current_retry_count = 0,
   run_count = 0,
   rescue_count = 0,

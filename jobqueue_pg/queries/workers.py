@@ -217,15 +217,15 @@ union all
 select 'next', ({_NEXT_DUE}), null, {_NO_JOB}
 """
 
-# A beat does not wait for a row that somebody has locked, so that one such row cannot silence the others; such a row
-# cannot be reaped either. `owned` says which claims still stand, touched or not.
-_TOUCH: Final = """
+# A beat does not wait for a row that somebody has locked, so that one such row cannot silence the others. `owned` says
+# which claims stand, touched or not.
+TOUCH_JOBS: Final = f"""
 with claim as materialized (
   select * from jsonb_to_recordset(%(fences)s::jsonb) as c(id uuid, started_at timestamptz, claim_id uuid)
 ),
 seen as materialized (
   select j.id, j.started_at, j.claim_id, j.stopped_at
-  from {schema}.job j
+  from {{schema}}.job j
   where j.id = any(array(select id from claim))
 ),
 owned as materialized (
@@ -236,30 +236,23 @@ owned as materialized (
 ),
 locked as materialized (
   select j.id, j.started_at, j.claim_id, j.stopped_at
-  from {schema}.job j
+  from {{schema}}.job j
   where j.id = any(array(select id from owned))
   order by j.id
-  for no key update
-"""
-_TOUCHED: Final = f"""
-),
-free as materialized (
-  select o.id
-  from owned o
-  join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id
-  where l.stopped_at is null
+  for no key update skip locked
 ),
 touched as (
   update {{schema}}.job j
-  -- The moment of the beat and not of its statement, which may have waited for a lock.
-  set worker_alive_at = coalesce(%(now)s::timestamptz, clock_timestamp()), updated_at = {NOW}
-  where j.id = any(array(select id from free))
-  returning j.id
+  set worker_alive_at = {NOW}, updated_at = {NOW}
+  where j.id = any(array(
+    select o.id
+    from owned o
+    join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id
+    where l.stopped_at is null
+  ))
 )
-select o.id, t.id is not null from owned o left join touched t on t.id = o.id
+select id from owned
 """
-TOUCH_JOBS: Final = f"{_TOUCH} skip locked {_TOUCHED}"
-TOUCH_LOCKED_JOBS: Final = f"{_TOUCH} {_TOUCHED}"
 
 # --- maintaining ------------------------------------------------------------------------------------------------------
 

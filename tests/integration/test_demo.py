@@ -21,6 +21,7 @@ from jobqueue.cli.demo.census import Census, source_files, total_of
 from jobqueue.cli.demo.report import Report
 from jobqueue.cli.demo.work import ONE_IN, SCHEMA
 from jobqueue_pg.embedded import EmbeddedServer, find_bindir
+from tests.fixtures.processes import heed_ctrl_c
 
 COMMAND = [sys.executable, "-c", "from jobqueue.cli import main; main()", "demo"]
 NUM_FILES = len(source_files())
@@ -113,7 +114,13 @@ def test_on_a_server_of_its_own_whose_data_are_kept(open_place):
 @pytest.mark.parametrize("moment", ["Started PostgreSQL", "threads work them off"])
 def test_ctrl_c_ends_it_cleanly(moment):
     """Interrupted, the demo ends its threads and its server, and shows no traceback."""
-    with subprocess.Popen([*COMMAND], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+    with subprocess.Popen(
+        [*COMMAND],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it takes no lock
+    ) as running:
         assert running.stdout is not None
         output = ""
         while moment not in output:

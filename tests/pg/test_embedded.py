@@ -20,6 +20,7 @@ import pytest
 
 from jobqueue_pg import embedded
 from jobqueue_pg.embedded import EmbeddedServer, EmbeddedServerError, find_bindir
+from tests.fixtures.processes import heed_ctrl_c
 from tests.fixtures.waiting import wait_until
 
 CHILD = """
@@ -169,6 +170,7 @@ def test_ctrl_c_is_for_the_program(bindir):
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it takes no lock
     )
     with child:
         assert child.stdout is not None

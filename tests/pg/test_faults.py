@@ -154,8 +154,10 @@ def test_a_restart_of_the_server_loses_nothing(exposed, server, registry, caplog
     for words in ("listener lost its connection", "listener has a connection again"):
         assert len(our_lines(caplog, words)) == 1, words
     # Each connection of the pool finds out for itself, so that a late failure may follow an early success.
-    assert 1 <= len(our_lines(caplog, "the database does not do its work")) <= 3
-    assert len(our_lines(caplog, "the database works again")) == len(our_lines(caplog, "the database does not do its"))
+    assert 1 <= len(our_lines(caplog, "the database does not answer")) <= 3
+    assert len(our_lines(caplog, "the database answers again")) == len(
+        our_lines(caplog, "the database does not answer")
+    )
 
 
 # --- outcomes

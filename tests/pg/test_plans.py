@@ -75,7 +75,6 @@ STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "claim jobs": (workers.CLAIM_JOBS, CLAIMING),
     "save outcomes": (workers.SAVE_OUTCOMES, SAVING),
     "touch jobs": (workers.TOUCH_JOBS, FENCES),
-    "touch locked jobs": (workers.TOUCH_LOCKED_JOBS, FENCES),
     "add job": (applications.ADD_JOB, rows.job_parameters(make_job(), None)),
     "add jobs": (applications.ADD_JOBS, {"jobs": "[]"}),
     "add bundle": (applications.ADD_BUNDLE, {**rows.bundle_parameters(make_bundle()), "jobs": "[]"}),

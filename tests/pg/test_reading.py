@@ -1,5 +1,6 @@
 """Jobs and bundles are read: by id, in lists, in numbers, whoever wrote the rows."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -311,7 +312,7 @@ def test_pages_with_moments_out_of_the_calendar(service: QueueService, db: Conne
 
 
 @pytest.mark.parametrize("column", ["payload", "result", "error_data", "progress", "attempt_errors"])
-@pytest.mark.parametrize("json", ["9" * 5000, "[" * 5000 + "]" * 5000, "1e100000"], ids=["digits", "depth", "exponent"])
+@pytest.mark.parametrize("json", ["9" * 5000, "1e100000"], ids=["digits", "exponent"])
 def test_json_that_python_cannot_hold(service: QueueService, db: Connection, column: str, json: str) -> None:
     """JSON that Python cannot read spoils no list, and is an error of ours when somebody looks at it."""
     odd = insert_job(db, **{column: json}, error_msg="x")
@@ -321,6 +322,18 @@ def test_json_that_python_cannot_hold(service: QueueService, db: Connection, col
     with pytest.raises(PayloadError):
         getattr(service.get_job(odd), column)
     assert str(odd) in repr(service.get_job(odd))
+
+
+def test_json_that_is_very_deep(service: QueueService, db: Connection) -> None:
+    """Nesting that some interpreters cannot follow is read by those that can, and an error of ours on the others."""
+    odd = insert_job(db, payload="[" * 5000 + "]" * 5000)
+    assert [job.id for job in service.list_jobs()] == [odd]
+    try:
+        payload = service.get_job(odd).payload
+    except PayloadError:
+        assert sys.version_info < (3, 12)
+    else:
+        assert len(payload) == 1
 
 
 def test_attempt_errors_that_are_none(service: QueueService, db: Connection) -> None:

@@ -63,7 +63,7 @@ def test_touch_is_not_heard(store: PostgresStore, worker_store: WorkerStore, ear
 def test_a_locked_row_silences_no_other(
     store: PostgresStore, worker_store: WorkerStore, clock: Clock, db: Connection, other_db: Connection
 ) -> None:
-    """A row that somebody holds is waited for last and for two seconds at most; meanwhile the others are alive."""
+    """A row that somebody holds is passed over, and the others are alive."""
     add(store, *(make_job() for _ in range(3)))
     jobs = claim(worker_store, 3)
     now = clock.advance(SECOND)

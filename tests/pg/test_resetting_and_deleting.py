@@ -335,3 +335,17 @@ def test_unknown_ids(service: QueueService) -> None:
         with pytest.raises(JobNotFoundError):
             act(uuid4())
     assert service.reset_jobs([uuid4(), uuid4()]) == 0
+
+
+def test_a_retry_that_is_reset_runs_at_once(
+    service: QueueService, store: PostgresStore, worker_store: WorkerStore, db: Connection
+) -> None:
+    """A reset job does not wait for the moment of a retry; one that was added for a later moment keeps that."""
+    service.enqueue("t", 1, max_retry_count=1)
+    job = claim_one(worker_store)
+    worker_store.save_outcomes([Outcome.retry(job, RunError(message="x"), delay=timedelta(hours=1))])
+    service.reset_job(job.id)
+    assert service.get_job(job.id).state is State.AVAILABLE
+    later = service.enqueue("t", 1, delay=timedelta(hours=1))
+    service.reset_job(later.id)
+    assert service.get_job(later.id).state is State.SCHEDULED

@@ -1,6 +1,7 @@
 """How worker pools end: with jobs, without, in a hurry, twice, and with the database gone."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -477,3 +478,47 @@ def test_the_service_of_others_goes_on(workers, registry):
     with WorkerPool(service, registry, threads=1), WorkerPool(service, registry, threads=1) as second:
         second.finish()
         assert wait_for_end(service, service.enqueue("t", 1), 3).result == 1
+
+
+def test_a_forked_child_starts_workers_of_its_own(workers, queue, service):
+    """After a fork the child connects, registers and starts threads, although its parent's go on."""
+    done, _ = run_program(
+        queue,
+        """
+        import warnings
+        warnings.simplefilter("ignore")
+        child = os.fork()
+        if child == 0:
+            jobqueue.register_func_for_job_type("childs", lambda n: n + 1)
+            jobqueue_pg.init_job_queue(sys.argv[1])
+            jobqueue.start_threads(1)
+            job = jobqueue.enqueue("childs", 1)
+            while not jobqueue.get_job(job.id).stopped:
+                time.sleep(0.05)
+            assert jobqueue.get_job(job.id).result == 2
+            assert jobqueue.finish_threads(10)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        """,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_finish_of_the_thread_that_is_in_it(workers, service, registry, stage):
+    """A signal handler that finishes the pool which its thread is finishing gets an answer, and does not wait."""
+    service.enqueue("t", 1)
+    pool = workers.start_on(service, registry, 1)
+    assert stage.is_on.wait(10)
+    answers = []
+
+    def interrupt(*_: object) -> None:
+        answers.append(pool.finish())
+        stage.may_end.set()
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert pool.finish(10)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert answers == [False]

@@ -690,3 +690,17 @@ def test_a_bundle_is_worked_off(workers, hearing, registry):
     assert order[-1] == "end"
     ended = hearing.get_job_bundle(bundle.id)
     assert (ended.num_jobs_stopped, ended.stopped) == (20, True)
+
+
+def test_what_a_handler_enqueues_goes_to_its_own_service(workers, service, registry, database):
+    """A handler that names no service enqueues on the one that runs it, whatever the default is."""
+    jobqueue_pg.migrate(database)
+    with jobqueue_pg.connect(database) as other, jobqueue.use_service(other):
+
+        @registry.handler("parent")
+        def parent(number: int) -> str:
+            return str(jobqueue.enqueue("child", number).id)
+
+        job = run_to_end(workers, service, registry, service.enqueue("parent", 1))[0]
+        assert service.get_job(UUID(job.result)).type == "child"
+        assert other.get_status().is_zero

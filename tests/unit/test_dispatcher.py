@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,7 @@ from jobqueue.health import Health
 from jobqueue.models import Job
 from jobqueue.outcomes import Outcome, OutcomeKind, RunError, fence_of
 from jobqueue.settings import WorkerSettings
-from jobqueue.worker.carrier import Carrier
+from jobqueue.worker.carrier import Carrier, HandedIn
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.dispatcher import MAX_TRIPS, Dispatcher
 from jobqueue.worker.lost_claims import LostClaims
@@ -398,7 +399,6 @@ def test_closing_hands_back_what_is_held(batching):
     held = set(batching.dispatcher.kept_fences())
     batching.dispatcher.close()
     assert batching.ask().result(5) is None
-    assert batching.dispatcher.wait_until_saved(5)
     assert held <= {outcome.fence for outcome in batching.store.saved if outcome.kind is OutcomeKind.RELEASED}
 
 
@@ -435,3 +435,49 @@ def test_workers_end_when_abandoned_although_outcomes_wait(rig):
     rig.dispatcher.abandon()
     assert asked.result(5) is None
     assert not rig.dispatcher.wait_until_saved(0)
+
+
+def test_a_ring_during_a_trip_of_the_keepers_is_heeded(rig):
+    """Workers that wait look again when the keeper, which takes no job, was on its way while somebody rang."""
+    (job,) = rig.add()
+    claimed = rig.ask().result(5)
+    asked = rig.ask_all(2)
+    with rig.dispatcher._lock:
+        rig.dispatcher._handed_in.append(HandedIn(Outcome.finished(claimed), 0.0))
+    rig.store.open_gate.clear()
+    keeper = threading.Thread(target=rig.dispatcher.carry_overdue, args=(0.0,))
+    keeper.start()
+    wait_until(lambda: rig.store.travelling == 1)
+    (another,) = rig.add()
+    rig.dispatcher.ring()
+    rig.store.open_gate.set()
+    keeper.join()
+    assert another in [future.result() for future in futures.wait(asked, 5, futures.FIRST_COMPLETED).done]
+    assert job == claimed
+
+
+def test_a_lane_is_kept_free_for_maintenance(rig):
+    """While maintenance has a lane, trips go one at a time; then two at a time again."""
+    claimed = [rig.ask().result(5) for _ in rig.add(6)]
+    rig.store.open_gate.clear()
+    with rig.dispatcher.lane():
+        for job in claimed[:3]:
+            rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
+            rig.ask()
+        wait_until(lambda: rig.store.travelling == 1 and rig.dispatcher._idle == 3)
+        assert rig.store.most_travelling == 1
+    wait_until(lambda: rig.store.travelling == MAX_TRIPS)
+    rig.store.open_gate.set()
+    wait_until(lambda: len(rig.store.saved) == 3)
+
+
+def test_nothing_is_saved_while_a_job_runs(rig):
+    """A pool that ends knows of jobs that were given out, although nothing waits for the database."""
+    rig.add()
+    job = rig.ask().result(5)
+    rig.dispatcher.close()
+    assert not rig.dispatcher.wait_until_saved(0.01)
+    rig.dispatcher.release(job)
+    rig.dispatcher.carry_overdue(0.0)
+    assert rig.dispatcher.wait_until_saved(5)
+    assert [outcome.kind for outcome in rig.store.saved] == [OutcomeKind.RELEASED]

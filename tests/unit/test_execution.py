@@ -491,3 +491,15 @@ def test_do_job_needs_a_handler():
     """A job of a type without a handler cannot be done."""
     with pytest.raises(HandlerNotFoundError, match="'report'"):
         do_job(Job.new("report", {}), Registry())
+
+
+def test_what_a_payload_holds_is_not_logged(caplog):
+    """A payload that does not fit is told of in the job's error, and without its values in the log."""
+
+    def handle(number: int) -> None:
+        raise AssertionError(number)
+
+    outcome = run(handle, claimed("secret"))
+    assert outcome.kind is OutcomeKind.FAILED
+    assert "int is expected" in outcome.error.message
+    assert "secret" not in caplog.text

@@ -2,6 +2,7 @@
 
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from uuid import uuid4
 
 import attrs
@@ -133,3 +134,16 @@ def test_the_current_job_is_that_of_the_current_context():
 
     assert copy_context().run(inside) is JOB
     assert current_job() is None
+
+
+def test_a_claim_that_nobody_beats_for_runs_out():
+    """A context is lost from the moment on at which others may take the job; a beat that gets through revives it."""
+    context = JobContext(Job.new("t", 1))
+    context.keep_until(monotonic() - 1)
+    assert context.is_lost
+    assert context.is_cancelled
+    with pytest.raises(LostClaimError):
+        context.check()
+    context.keep_until(monotonic() + 60)
+    assert not context.is_lost
+    context.check()

@@ -23,7 +23,6 @@ def test_the_defaults():
     assert settings.job_timeout == timedelta(minutes=15)
     assert settings.poll_interval == seconds(5)
     assert settings.max_rescues == 3
-    assert settings.atomic_connections == 4
 
 
 @pytest.mark.parametrize("name", ["heartbeat_interval", "job_timeout"])
@@ -60,7 +59,7 @@ def test_without_heartbeats_any_dead_for_goes():
     assert WorkerSettings(heartbeat_interval=ZERO, dead_for=TICK).dead_for == TICK
 
 
-@pytest.mark.parametrize(("name", "least"), [("batch_size", 1), ("atomic_connections", 1), ("max_rescues", 0)], ids=str)
+@pytest.mark.parametrize(("name", "least"), [("batch_size", 1), ("max_rescues", 0)], ids=str)
 def test_the_least_of_each_number(name, least):
     """Every number has a least value; one below it is refused by name."""
     assert getattr(WorkerSettings(**{name: least}), name) == least
