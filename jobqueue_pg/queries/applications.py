@@ -3,6 +3,7 @@
 from typing import Final
 
 from jobqueue_pg.queries.columns import BUNDLE_COLUMNS, JOB_COLUMNS, NOW, STATE
+from jobqueue_pg.queries.counters import move_counters
 
 # --- adding -----------------------------------------------------------------------------------------------------------
 
@@ -100,6 +101,9 @@ COUNT_BUNDLES: Final = "select count(*) from {schema}.job_bundle"
 _COUNTED: Final = (
     "j.stopped_at is not null and (j.error_msg is null or j.current_retry_count >= j.max_retry_count) as counted"
 )
+_COUNT_RESET: Final = move_counters("""
+  select bundle_id, 0 as jobs, -count(*)::int as stopped from target where counted and bundle_id is not null group by 1
+""")
 RESET_JOBS: Final = f"""
 with target as materialized (
   select j.id, j.bundle_id, {_COUNTED}
@@ -108,23 +112,7 @@ with target as materialized (
   order by j.id
   for no key update
 ),
-changed as materialized (
-  select bundle_id, count(*)::int as n from target where counted and bundle_id is not null group by bundle_id
-),
-bundle as materialized (
-  select b.id
-  from {{schema}}.job_bundle b
-  where b.id = any(array(select bundle_id from changed))
-  order by b.id
-  for no key update
-),
-moved as (
-  update {{schema}}.job_bundle b
-  set num_jobs_stopped = greatest(0, b.num_jobs_stopped - c.n), updated_at = {NOW}
-  from bundle l
-  join changed c on c.bundle_id = l.id
-  where b.id = l.id
-)
+{_COUNT_RESET}
 update {{schema}}.job j
 set
   started_at = null,
@@ -148,6 +136,12 @@ where j.id = any(array(select id from target))
 returning j.id
 """
 
+_COUNT_DELETED: Final = move_counters("""
+  select bundle_id, -count(*)::int as jobs, -count(*) filter (where counted)::int as stopped
+  from target
+  where bundle_id is not null
+  group by 1
+""")
 _DELETE_JOBS_BEFORE: Final = f"""
 with target as materialized (
   select j.id, j.bundle_id, {_COUNTED}
@@ -157,29 +151,7 @@ _DELETE_JOBS_AFTER: Final = f"""
   order by j.id
   for update
 ),
-changed as materialized (
-  select bundle_id, count(*)::int as n, count(*) filter (where counted)::int as n_counted
-  from target
-  where bundle_id is not null
-  group by bundle_id
-),
-bundle as materialized (
-  select b.id
-  from {{schema}}.job_bundle b
-  where b.id = any(array(select bundle_id from changed))
-  order by b.id
-  for no key update
-),
-moved as (
-  update {{schema}}.job_bundle b
-  set
-    num_jobs = greatest(0, b.num_jobs - c.n),
-    num_jobs_stopped = least(greatest(0, b.num_jobs - c.n), greatest(0, b.num_jobs_stopped - c.n_counted)),
-    updated_at = {NOW}
-  from bundle l
-  join changed c on c.bundle_id = l.id
-  where b.id = l.id
-)
+{_COUNT_DELETED}
 delete from {{schema}}.job j
 where j.id = any(array(select id from target))
 returning j.id

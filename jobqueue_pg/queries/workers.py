@@ -3,8 +3,13 @@
 from typing import Final
 
 from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW
+from jobqueue_pg.queries.counters import move_counters
 
 # --- working: one trip carries outcomes out and claims in -------------------------------------------------------------
+
+_COUNT_SAVED: Final = move_counters("""
+  select bundle_id, 0 as jobs, count(*)::int as stopped from saved where stops and bundle_id is not null group by 1
+""")
 
 # Save outcomes, each only while its claim is still the row's. `locked` takes the jobs in order, as they are by then;
 # `moved` counts, for each bundle once, the members that have really stopped by this statement.
@@ -73,24 +78,7 @@ saved as (
         'id', j.id, 'type', left(j."type", 100), 'origin', left(j.origin, 100), 'willRetry', true)::text)::text
     end as told
 ),
-counted as materialized (
-  select bundle_id, count(*)::int as n from saved where stops and bundle_id is not null group by bundle_id
-),
-bundle as materialized (
-  select b.id
-  from {{schema}}.job_bundle b
-  where b.id = any(array(select bundle_id from counted))
-  order by b.id
-  for no key update
-),
-moved as (
-  update {{schema}}.job_bundle b
-  set num_jobs_stopped = least(b.num_jobs, b.num_jobs_stopped + c.n), updated_at = {NOW}
-  from bundle l
-  join counted c on c.bundle_id = l.id
-  where b.id = l.id
-  returning b.id
-)
+{_COUNT_SAVED}
 """
 
 # Claim due jobs at a cost that depends on how many types and priorities wait, not on how many jobs do.
@@ -259,6 +247,10 @@ select id from owned
 # No index leads to running jobs, since it would have to be changed by every finish: the reaper reads all.
 ALLOW_WHOLE_TABLE: Final = "set local enable_seqscan = on"
 
+_COUNT_SPENT: Final = move_counters("""
+  select bundle_id, 0 as jobs, count(*)::int as stopped from reaped where spent and bundle_id is not null group by 1
+""")
+
 # Silence counts only while the database could hear: not for the time before its server was started. The second
 # condition on j is for jobs of go-jobqueue before 0.6, which marks a job as stopped while it computes the retry.
 REAP_JOBS: Final = f"""
@@ -306,23 +298,7 @@ reaped as (
   where j.id = s.id
   returning j.id, j.bundle_id, j."type", j.rescue_count, s.spent
 ),
-counted as materialized (
-  select bundle_id, count(*)::int as n from reaped where spent and bundle_id is not null group by bundle_id
-),
-bundle as materialized (
-  select b.id
-  from {{schema}}.job_bundle b
-  where b.id = any(array(select bundle_id from counted))
-  order by b.id
-  for no key update
-),
-moved as (
-  update {{schema}}.job_bundle b
-  set num_jobs_stopped = least(b.num_jobs, b.num_jobs_stopped + c.n), updated_at = {NOW}
-  from bundle l
-  join counted c on c.bundle_id = l.id
-  where b.id = l.id
-)
+{_COUNT_SPENT}
 -- The old row tells who was silent: this reads the snapshot from before the update.
 select r.id, r."type", j.claimed_by, r.rescue_count, r.spent
 from reaped r

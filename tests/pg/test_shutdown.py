@@ -489,10 +489,10 @@ def test_a_forked_child_starts_workers_of_its_own(workers, queue, service):
         warnings.simplefilter("ignore")
         child = os.fork()
         if child == 0:
-            jobqueue.register_func_for_job_type("childs", lambda n: n + 1)
+            jobqueue.register_func_for_job_type("in-child", lambda n: n + 1)
             jobqueue_pg.init_job_queue(sys.argv[1])
             jobqueue.start_threads(1)
-            job = jobqueue.enqueue("childs", 1)
+            job = jobqueue.enqueue("in-child", 1)
             while not jobqueue.get_job(job.id).stopped:
                 time.sleep(0.05)
             assert jobqueue.get_job(job.id).result == 2
