@@ -51,7 +51,7 @@ def test_a_listener_that_loses_its_connection_listens_again(workers, registry, d
         caplog.clear()
         with db.transaction():
             # What is committed while nobody hears is found by the look after the reconnection.
-            db.execute("select pg_terminate_backend(%s, 5000)", [pid])
+            wait_until(lambda pid=pid: not fetch_all(db, "select pg_terminate_backend(%s)", pid)[0])
             job = service.enqueue("t", 2, connection=db)
         assert wait_for_end(service, job, 5).result == 2
         wait_until(lambda pid=pid: fetch_all(db, LISTENERS, NAME) not in ([], [pid]))
