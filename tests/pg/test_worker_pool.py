@@ -1,7 +1,6 @@
 """Worker threads on PostgreSQL: what becomes of jobs, how soon they start, what that costs."""
 
 import threading
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
@@ -9,7 +8,6 @@ from uuid import UUID
 
 import attrs
 import pytest
-from psycopg.conninfo import make_conninfo
 
 import jobqueue
 import jobqueue_pg
@@ -29,10 +27,8 @@ from jobqueue import (
     WorkerPool,
     current_job,
 )
-from jobqueue_pg.database import Database
-from tests.fixtures.stores import fetch_all
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.workers import connections_of, wait_for_end
+from tests.fixtures.workers import wait_for_end
 
 NOW = timedelta(0)
 PATIENCE = 10
@@ -408,239 +404,6 @@ def test_a_handler_finds_out_about_its_timeout(workers, service, registry):
         assert abs(deadlines[job.type] - job.stopped_at) < timedelta(seconds=1)
     assert endless_job.succeeded
     assert deadlines["endless"] is None
-
-
-# --- which jobs, in which order
-
-
-def test_prefixes_take_what_has_no_handler_of_its_own(workers, service, registry):
-    """An exact type comes before the longest prefix, that before shorter ones; the star takes the rest."""
-    for pattern in ("report:daily", "report:*", "report:weekly:*", "*"):
-        registry.register_func_for_job_type(pattern, returning(pattern))
-    wanted = {
-        "report:daily": "report:daily",
-        "report:x": "report:*",
-        "report:weekly:eu": "report:weekly:*",
-        "reports": "*",
-        "other": "*",
-    }
-    jobs = [service.enqueue(kind, 1) for kind in wanted]
-    assert [job.result for job in run_to_end(workers, service, registry, *jobs)] == list(wanted.values())
-
-
-def test_types_of_others_are_left_alone(workers, service, registry):
-    """A job that no handler is registered for is not touched."""
-    registry.register_func_for_job_type("known", lambda _: None)
-    registry.register_func_for_job_type("pre:*", lambda _: None)
-    unknown = [service.enqueue(kind, 1) for kind in ("unknown", "know", "known2", "pre", "prefix")]
-    run_to_end(workers, service, registry, service.enqueue("known", 1), service.enqueue("pre:x", 1))
-    for job in unknown:
-        found = service.get_job(job.id)
-        assert (found.started, found.run_count, found.claimed_by) == (False, 0, None)
-
-
-def test_a_pool_without_handlers_waits(workers, service, registry, caplog):
-    """Threads without a handler say so, and do nothing."""
-    job = service.enqueue("t", 1)
-    pool = workers.start_on(service, registry)
-    assert "without any handler" in caplog.text
-    assert pool.finish(PATIENCE)
-    assert not service.get_job(job.id).started
-
-
-def test_one_thread_works_in_order(workers, service, registry):
-    """Higher priorities come first, then what was due first, then what was added first."""
-    order: list[int] = []
-    registry.register_func_for_job_type("t", order.append)
-    past = datetime.now(UTC) - timedelta(hours=1)
-    jobs = [
-        service.enqueue("t", 3),
-        service.enqueue("t", 4),
-        service.enqueue("t", 5, priority=-1),
-        service.enqueue("t", 1, priority=7),
-        service.enqueue("t", 2, start_at=past),
-        service.enqueue("t", 0, priority=8, start_at=past),
-    ]
-    run_to_end(workers, service, registry, *jobs, threads=1)
-    assert order == [0, 1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("batch_size", [1, 64])
-def test_every_job_runs_exactly_once(workers, registry, db, batch_size):
-    """Held one by one or in batches, jobs leave the same history: each ran once, every third was retried once."""
-    runs: Counter[int] = Counter()
-    lock = threading.Lock()
-
-    @registry.handler("t", max_retry_count=1, retry=Fixed(NOW))
-    def work(ctx: JobContext, number: int) -> int:
-        with lock:
-            runs[number] += 1
-        if number % 3 == 0 and ctx.job.current_retry_count == 0:
-            raise OutOfLuckError
-        return number
-
-    service = workers.service(batch_size=batch_size)
-    pool = workers.start_on(service, registry, 4)
-    service.add_jobs([Job.new("t", number, max_retry_count=1) for number in range(300)])
-    left = "select count(*) from worker.job where stopped_at is null"
-    wait_until(lambda: fetch_all(db, left) == [0], 30)
-    assert pool.finish(PATIENCE)
-    assert runs == {number: 2 if number % 3 == 0 else 1 for number in range(300)}
-    history = fetch_all(
-        db, "select run_count, current_retry_count, rescue_count, count(*) from worker.job group by 1, 2, 3"
-    )
-    assert sorted(history) == [(1, 0, 0, 200), (2, 1, 0, 100)]
-    assert fetch_all(db, "select count(*) from worker.job where result <> payload or error_msg is not null") == [0]
-    health = service.health()
-    assert (health["lost_claims"], health["refused_outcomes"]) == (0, 0)
-
-
-# --- how soon, and at what cost
-
-
-def test_a_delayed_job_starts_in_time(workers, service, registry):
-    """A job that the workers knew of starts within 1.5 s of its time, however long the poll interval."""
-    registry.register_func_for_job_type("t", lambda _: None)
-    job = service.enqueue("t", 1, delay=timedelta(seconds=0.6))
-    [ended] = run_to_end(workers, service, registry, job)
-    assert timedelta(0) <= ended.started_at - ended.start_at < timedelta(seconds=1.5)
-
-
-def test_a_delayed_job_starts_in_time_beside_long_ones(workers, hearing, registry):
-    """Whoever learns when the next job is due and then runs another tells those who go on waiting."""
-    release = threading.Event()
-    registry.register_func_for_job_type("t", lambda _: None)
-    registry.register_func_for_job_type("long", lambda _: release.wait(PATIENCE))
-    workers.start_on(hearing, registry, 3)
-    running = hearing.enqueue("long", 1)
-    wait_until(lambda: hearing.get_job(running.id).started)
-    later = hearing.enqueue("t", 1, delay=timedelta(seconds=0.6))
-    hearing.enqueue("long", 1)
-    ended = wait_for_end(hearing, later, 5)
-    release.set()
-    assert ended.started_at - ended.start_at < timedelta(seconds=1.5)
-
-
-def test_a_delayed_job_that_nobody_knows_of_is_polled_for(workers, registry):
-    """A job that was added with a delay while the workers slept starts within the poll interval."""
-    service = workers.service(poll_interval=timedelta(seconds=0.5))
-    registry.register_func_for_job_type("t", lambda _: None)
-    workers.start_on(service, registry)
-    job = service.enqueue("t", 1, delay=timedelta(seconds=0.3))
-    ended = wait_for_end(service, job)
-    assert timedelta(0) <= ended.started_at - ended.start_at < timedelta(seconds=1)
-
-
-def test_without_a_listener_jobs_are_polled_for(workers, registry):
-    """A service that polls only has no listener, and finds jobs within its poll interval."""
-    service = workers.service(poll_only=True, poll_interval=timedelta(seconds=0.3))
-    registry.register_func_for_job_type("t", lambda _: None)
-    workers.start_on(service, registry)
-    assert "jobqueue-listener" not in {thread.name for thread in threading.enumerate()}
-    for _ in range(3):
-        assert wait_for_end(service, service.enqueue("t", 1), 2).succeeded
-
-
-def test_a_job_wakes_idle_workers(workers, hearing, registry):
-    """A job that is added to an idle queue starts at once, although nobody polls."""
-    registry.register_func_for_job_type("t", lambda _: None)
-    workers.start_on(hearing, registry, 4)
-    waits = []
-    for _ in range(20):
-        ended = wait_for_end(hearing, hearing.enqueue("t", 1))
-        waits.append((ended.started_at - ended.created_at).total_seconds())
-    assert max(waits) < 1
-    assert sorted(waits)[10] < 0.1
-
-
-def test_a_job_added_in_a_transaction_wakes_at_its_commit(workers, hearing, registry, db):
-    """Nothing starts before the commit of the transaction that adds it, and it starts at once after that."""
-    registry.register_func_for_job_type("t", lambda _: None)
-    workers.start_on(hearing, registry)
-    with db.transaction():
-        job = hearing.enqueue("t", 1, connection=db)
-        with pytest.raises(jobqueue.JobNotFoundError):
-            hearing.get_job(job.id)
-    began = time.monotonic()
-    wait_for_end(hearing, job, 2)
-    assert time.monotonic() - began < 1
-
-
-def test_a_burst_wakes_several_threads(workers, hearing, registry):
-    """Jobs that come together run together: each of them waits for all others to have started."""
-    together = threading.Barrier(6)
-    registry.register_func_for_job_type("t", lambda _: together.wait(PATIENCE))
-    workers.start_on(hearing, registry, 6)
-    jobs = hearing.add_jobs([Job.new("t", number) for number in range(6)])
-    assert all(wait_for_end(hearing, job).succeeded for job in jobs)
-
-
-def test_jobs_one_by_one_wake_several_threads(workers, hearing, registry):
-    """The same, when they are added one after the other."""
-    together = threading.Barrier(6)
-    registry.register_func_for_job_type("t", lambda _: together.wait(PATIENCE))
-    workers.start_on(hearing, registry, 6)
-    jobs = [hearing.enqueue("t", number) for number in range(6)]
-    assert all(wait_for_end(hearing, job).succeeded for job in jobs)
-
-
-def test_a_reset_job_wakes_workers(workers, hearing, registry):
-    """A job that is made available again is run at once."""
-    registry.register_func_for_job_type("t", lambda _: None)
-    [job] = run_to_end(workers, hearing, registry, hearing.enqueue("t", 1))
-    hearing.reset_job(job.id)
-    again = wait_for_end(hearing, job, 2)
-    assert (again.run_count, again.claim_id != job.claim_id) == (1, True)
-
-
-def test_idle_threads_cost_next_to_nothing(workers, registry, monkeypatch):
-    """Eight threads without work make about one statement per poll interval, and burn no CPU time."""
-    made: list[str] = []
-    run = Database._run
-    monkeypatch.setattr(
-        Database, "_run", lambda self, statement, *rest: (made.append(statement), run(self, statement, *rest))[1]
-    )
-    registry.register_func_for_job_type("t", lambda _: None)
-    workers.start(registry, 8, poll_interval=timedelta(seconds=0.5))
-    wait_until(lambda: len(made) >= 3)
-    made.clear()
-    began, cpu = time.monotonic(), time.process_time()
-    assert not threading.Event().wait(3)
-    seconds, burnt = time.monotonic() - began, time.process_time() - cpu
-    # Maintenance makes two statements every four seconds or so.
-    assert 4 <= len(made) <= 2 * seconds + 1 + 2
-    assert burnt < 0.3 * seconds
-
-
-def test_connections_do_not_depend_on_threads(workers, registry, db):
-    """A pool with 32 busy threads and its listener have at most 4 connections."""
-    name = "budget"
-    service = workers.service(application_name=name)
-    adding = jobqueue_pg.connect(make_conninfo(workers.conninfo, application_name="adding"), origin="tests")
-    most, busy, lock = [0], [0], threading.Lock()
-
-    def work(_: int) -> None:
-        with lock:
-            busy[0] += 1
-            most[0] = max(most[0], busy[0])
-        threading.Event().wait(0.02)
-        with lock:
-            busy[0] -= 1
-
-    registry.register_func_for_job_type("t", work)
-    pool = workers.start_on(service, registry, 32)
-    adding.add_jobs([Job.new("t", number) for number in range(600)])
-    connections = []
-
-    def done() -> bool:
-        connections.append(connections_of(db, name))
-        return fetch_all(db, "select count(*) from worker.job where stopped_at is null") == [0]
-
-    wait_until(done, 30)
-    assert most[0] >= 24
-    assert max(connections) <= 4
-    assert pool.finish(PATIENCE)
-    adding.close()
 
 
 def test_handlers_add_jobs(workers, hearing, registry, db):

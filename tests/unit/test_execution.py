@@ -10,13 +10,12 @@ import attrs
 import pytest
 
 from jobqueue.errors import (
-    HandlerNotFoundError,
     JobInterruptedError,
     JobTimeoutError,
     LostClaimError,
     PayloadError,
 )
-from jobqueue.execution import MAX_ERROR_BYTES, do_job, execute, run_error_of
+from jobqueue.execution import MAX_ERROR_BYTES, execute, run_error_of
 from jobqueue.job_context import JobContext, current_job
 from jobqueue.models import Discard, Job, Snooze
 from jobqueue.outcomes import OutcomeKind, fence_of
@@ -452,45 +451,6 @@ def test_success_is_not_logged(caplog):
     run(returning(Snooze(MINUTE)))
     run(returning(Discard("late")))
     assert caplog.records == []
-
-
-@pytest.mark.parametrize("result", [5, None, Snooze(MINUTE), Discard("late")])
-def test_do_job_returns_what_the_handler_returns(result):
-    """Without a database, the result is returned as it is, steering values too; the job need not be claimed."""
-    registry = Registry()
-    registry.register("report", lambda ctx, job: (current_job(), job.payload, result))
-    job = Job.new("report", [1])
-    assert do_job(job, registry) == (job, [1], result)
-    assert current_job() is None
-
-
-@pytest.mark.parametrize("error", [BadLuckError("no"), SystemExit(2)])
-def test_do_job_raises_what_the_handler_raises(error):
-    """Without a database, an error is the caller's; no retry policy is asked."""
-    registry = Registry()
-    registry.handler("report", retry=BadPolicy(AssertionError("asked")))(raising(error))
-    with pytest.raises(type(error)) as caught:
-        do_job(attrs.evolve(Job.new("report", {}), max_retry_count=3), registry)
-    assert caught.value is error
-
-
-def test_do_job_has_the_handler_s_own_timeout():
-    """The timeout of the handler is its deadline; there is no service whose timeout could apply."""
-    registry = Registry()
-    registry.register("service-s", lambda ctx, job: ctx.deadline)
-    registry.handler("own", timeout=MINUTE)(deadline)
-    assert do_job(Job.new("service-s", {}), registry) is None
-    assert do_job(Job.new("own", {}), registry) > NOW
-
-
-def deadline(ctx: JobContext):
-    return ctx.deadline
-
-
-def test_do_job_needs_a_handler():
-    """A job of a type without a handler cannot be done."""
-    with pytest.raises(HandlerNotFoundError, match="'report'"):
-        do_job(Job.new("report", {}), Registry())
 
 
 def test_what_a_payload_holds_is_not_logged(caplog):
