@@ -10,8 +10,9 @@ from uuid import UUID
 
 import attrs
 
-from jobqueue.errors import InvalidJobError, PayloadError
-from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, dump_json, job_type_of, load_json, structure
+from jobqueue.errors import InvalidJobError
+from jobqueue.limits import BIGINT, COUNT, check_id, check_int, check_moment, check_name, check_payload
+from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, job_type_of, load_json, structure
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -20,10 +21,6 @@ else:
 
 new_id: Final = uuid7
 """Make an id that sorts after every id that this process made before (a UUID of version 7)."""
-
-MAX_NAME_LENGTH: Final = 100
-_BIGINT: Final = range(-(2**63), 2**63)
-_INTEGER: Final = range(2**31)
 
 
 class State(enum.StrEnum):
@@ -112,13 +109,13 @@ class Job:
             PayloadError: the payload cannot be stored as JSON.
         """
         return cls(
-            id=_checked_id(id),
+            id=new_id() if id is None else check_id(id),
             type=check_name("type", job_type_of(payload) if type is None else type),
-            payload_json=_checked_payload(payload, max_payload_bytes),
+            payload_json=check_payload(payload, max_payload_bytes),
             origin=None if origin is None else check_name("origin", origin),
-            priority=_checked_int("priority", priority, _BIGINT),
+            priority=check_int("priority", priority, BIGINT),
             start_at=check_moment("start_at", start_at),
-            max_retry_count=_checked_int("max_retry_count", max_retry_count, _INTEGER),
+            max_retry_count=check_int("max_retry_count", max_retry_count, COUNT),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -341,62 +338,6 @@ class Discard:
     """Returned by a handler: the job is not worth running any more; it is cancelled, with *reason* as its message."""
 
     reason: str
-
-
-def check_name(field: str, value: object) -> str:
-    """Return a type or origin that the database will accept, or raise InvalidJobError."""
-    if not isinstance(value, str):
-        raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
-    if not 1 <= len(value) <= MAX_NAME_LENGTH:
-        raise InvalidJobError(
-            f"{field} must have 1 to {MAX_NAME_LENGTH} characters, but {value[:40]!r} has {len(value)}", field=field
-        )
-    if "\0" in value or value.encode(errors="replace").decode() != value:
-        raise InvalidJobError(f"{field} {value!r} contains a character that PostgreSQL cannot store", field=field)
-    return value
-
-
-def check_moment(field: str, value: object) -> datetime | None:
-    """Return an aware moment, or None, or raise InvalidJobError."""
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        raise InvalidJobError(f"{field} must be a datetime, not {type(value).__qualname__}", field=field)
-    if value.utcoffset() is None:
-        raise InvalidJobError(
-            f"{field} {value} has no time zone: use datetime.now(UTC), or give the datetime a tzinfo", field=field
-        )
-    return value
-
-
-def _checked_id(value: object) -> UUID:
-    if value is None:
-        return new_id()
-    if not isinstance(value, UUID):
-        raise InvalidJobError(f"id must be a uuid.UUID, not {type(value).__qualname__}", field="id")
-    return value
-
-
-def _checked_int(field: str, value: object, allowed: range) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidJobError(f"{field} must be an int, not {type(value).__qualname__}", field=field)
-    if value not in allowed:
-        raise InvalidJobError(f"{field} must be {allowed.start} to {allowed.stop - 1}, not {value}", field=field)
-    return value
-
-
-def _checked_payload(payload: object, max_bytes: int) -> str:
-    text = dump_json(payload)
-    if text.strip() == "null":
-        raise PayloadError("a job needs a payload: None (JSON null) is none", problems=[("$", "is null")])
-    size = len(text.encode())
-    if size > max_bytes:
-        reason = f"has {size:,} bytes as JSON"
-        raise PayloadError(
-            f"the payload {reason}, but {max_bytes:,} are the limit: store it elsewhere and pass where it is",
-            problems=[("$", reason)],
-        )
-    return text
 
 
 def _checked_desc(desc: object) -> JobDesc:

@@ -14,7 +14,8 @@ import attrs
 
 from jobqueue.errors import ClosedError, InvalidJobError, JobBundleNotFoundError, JobNotFoundError
 from jobqueue.health import Health
-from jobqueue.models import MAX_NAME_LENGTH, Job, JobBundle, State, Status, check_moment, check_name
+from jobqueue.limits import COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name
+from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.notifier import Notifier
 from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.registry import default_registry
@@ -23,7 +24,6 @@ from jobqueue.settings import WorkerSettings
 from jobqueue.store import Cursor, JobFilter, Store
 
 _SECONDS_FOR_POOLS: Final = 10.0
-_INTEGER: Final = 2**31
 
 
 class QueueService:
@@ -159,11 +159,11 @@ class QueueService:
 
     def get_job(self, id: UUID) -> Job:
         """Read a job."""
-        return self._open_store().get_job(_checked_id(id))
+        return self._open_store().get_job(check_id(id))
 
     def get_job_bundle(self, id: UUID) -> JobBundle:
         """Read a bundle with its members."""
-        return self._open_store().get_job_bundle(_checked_id(id))
+        return self._open_store().get_job_bundle(check_id(id))
 
     def get_all_jobs_to_do(self) -> list[Job]:
         """Read all jobs that have not stopped."""
@@ -197,9 +197,9 @@ class QueueService:
             state=None if state is None else _state(state),
             type=None if type is None else check_name("type", type),
             origin=None if origin is None else check_name("origin", origin),
-            bundle_id=None if bundle_id is None else _checked_id(bundle_id),
+            bundle_id=None if bundle_id is None else check_id(bundle_id),
         )
-        return store.list_jobs(which, limit=_checked_limit(limit), after=_cursor(store, after))
+        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=_cursor(store, after))
 
     def get_status(self) -> Status:
         """Count jobs and bundles."""
@@ -209,16 +209,16 @@ class QueueService:
 
     def reset_job(self, id: UUID) -> None:
         """Make a job as good as new."""
-        if not self._open_store().reset_jobs([_checked_id(id)]):
+        if not self._open_store().reset_jobs([check_id(id)]):
             raise JobNotFoundError(id)
 
     def reset_jobs(self, ids: Iterable[UUID]) -> int:
         """Make several jobs as good as new in one transaction; return how many of them were there."""
-        return len(self._open_store().reset_jobs([_checked_id(id) for id in ids]))
+        return len(self._open_store().reset_jobs([check_id(id) for id in ids]))
 
     def delete_job(self, id: UUID) -> None:
         """Delete a job."""
-        if not self._open_store().delete_jobs([_checked_id(id)]):
+        if not self._open_store().delete_jobs([check_id(id)]):
             raise JobNotFoundError(id)
 
     def delete_jobs_from_origin(self, origin: str) -> int:
@@ -235,7 +235,7 @@ class QueueService:
 
     def delete_job_bundle(self, id: UUID) -> None:
         """Delete a bundle with its members."""
-        if not self._open_store().delete_job_bundles([_checked_id(id)]):
+        if not self._open_store().delete_job_bundles([check_id(id)]):
             raise JobBundleNotFoundError(id)
 
     def delete_job_bundles_from_origin(self, origin: str) -> int:
@@ -314,23 +314,11 @@ def _checked_text(field: str, value: object) -> str:
     return value
 
 
-def _checked_limit(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < _INTEGER:
-        raise InvalidJobError(f"limit must be an int of at least 1, not {value!r}", field="limit")
-    return value
-
-
 def _state(value: str) -> State:
     try:
         return State(value)
     except ValueError:
         raise InvalidJobError(f"{value!r} is not a state: there are {', '.join(State)}", field="state") from None
-
-
-def _checked_id(value: object) -> UUID:
-    if not isinstance(value, UUID):
-        raise InvalidJobError(f"an id is a uuid.UUID, not {type(value).__qualname__} {value!r}", field="id")
-    return value
 
 
 def _type_of(handler: object) -> str:

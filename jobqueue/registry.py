@@ -11,7 +11,8 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 from jobqueue.errors import DuplicateHandlerError, InvalidJobError, RegistrationError, RegistryFrozenError
 from jobqueue.handler import SERVICE_TIMEOUT, Handler, HandlerTimeout
 from jobqueue.job_context import JobContext
-from jobqueue.models import Job, check_name
+from jobqueue.limits import check_name
+from jobqueue.models import Job
 from jobqueue.payload import job_type_of
 from jobqueue.retry import RetryPolicy
 from jobqueue.signature import HandlerCall, check_takes_context_and_job, name_of

@@ -109,7 +109,9 @@ def test_a_forked_child_starts_workers_of_its_own(workers, queue, service):
             jobqueue_pg.init_job_queue(sys.argv[1])
             jobqueue.start_threads(1)
             job = jobqueue.enqueue("in-child", 1)
-            while not jobqueue.get_job(job.id).stopped:
+            for _ in range(400):  # 20 s at most
+                if jobqueue.get_job(job.id).stopped:
+                    break
                 time.sleep(0.05)
             assert jobqueue.get_job(job.id).result == 2
             assert jobqueue.finish_threads(10)

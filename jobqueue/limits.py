@@ -1,0 +1,69 @@
+"""What the database will accept of a job's values; each check returns the value, or raises an error that names it."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from jobqueue.errors import InvalidJobError, PayloadError
+from jobqueue.payload import dump_json
+
+MAX_NAME_LENGTH: Final = 100
+BIGINT: Final = range(-(2**63), 2**63)
+COUNT: Final = range(2**31)
+
+
+def check_name(field: str, value: object) -> str:
+    """Return a type or origin that the database will accept, or raise InvalidJobError."""
+    if not isinstance(value, str):
+        raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
+    if not 1 <= len(value) <= MAX_NAME_LENGTH:
+        raise InvalidJobError(
+            f"{field} must have 1 to {MAX_NAME_LENGTH} characters, but {value[:40]!r} has {len(value)}", field=field
+        )
+    if "\0" in value or value.encode(errors="replace").decode() != value:
+        raise InvalidJobError(f"{field} {value!r} contains a character that PostgreSQL cannot store", field=field)
+    return value
+
+
+def check_moment(field: str, value: object) -> datetime | None:
+    """Return an aware moment, or None, or raise InvalidJobError."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidJobError(f"{field} must be a datetime, not {type(value).__qualname__}", field=field)
+    if value.utcoffset() is None:
+        raise InvalidJobError(
+            f"{field} {value} has no time zone: use datetime.now(UTC), or give the datetime a tzinfo", field=field
+        )
+    return value
+
+
+def check_id(value: object) -> UUID:
+    """Return an id, or raise InvalidJobError."""
+    if not isinstance(value, UUID):
+        raise InvalidJobError(f"id must be a uuid.UUID, not {type(value).__qualname__} {value!r:.40}", field="id")
+    return value
+
+
+def check_int(field: str, value: object, allowed: range) -> int:
+    """Return a number in the range *allowed*, or raise InvalidJobError."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidJobError(f"{field} must be an int, not {type(value).__qualname__}", field=field)
+    if value not in allowed:
+        raise InvalidJobError(f"{field} must be {allowed.start} to {allowed.stop - 1}, not {value}", field=field)
+    return value
+
+
+def check_payload(payload: object, max_bytes: int) -> str:
+    """Return *payload* as JSON of at most *max_bytes* bytes, or raise PayloadError."""
+    text = dump_json(payload)
+    if text.strip() == "null":
+        raise PayloadError("a job needs a payload: None (JSON null) is none", problems=[("$", "is null")])
+    size = len(text.encode())
+    if size > max_bytes:
+        reason = f"has {size:,} bytes as JSON"
+        raise PayloadError(
+            f"the payload {reason}, but {max_bytes:,} are the limit: store it elsewhere and pass where it is",
+            problems=[("$", reason)],
+        )
+    return text
