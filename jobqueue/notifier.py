@@ -7,13 +7,19 @@ from jobqueue.events import Event
 
 
 class Notifier(Protocol):
-    """Who hears what. It starts to listen when the first subscriber comes."""
+    """Who hears what. It listens to what its subscribers want to hear, from the first of them on."""
 
-    def subscribe(self, receive: Callable[[Event], None]) -> Callable[[], None]:
-        """Call *receive* for each event, in a thread of the notifier's; return how to end that.
+    def subscribe(self, receive: Callable[[Event], None], *kinds: type[Event]) -> Callable[[], None]:
+        """Call *receive* for each event of *kinds*, in a thread of the notifier's; return how to end that.
 
-        A subscriber hears Connected first, and again whenever events may have been missed.
+        A subscriber hears Connected first, as soon as nothing that it wants to hear can be missed, and again whenever
+        something may have been. It has to return at once: others wait for it. Raises ClosedError.
         """
+        ...
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether subscribers hear at this moment what other processes commit; if not, they have to look."""
         ...
 
     def close(self) -> None:

@@ -49,6 +49,10 @@ class Store(Protocol):
         """Read a job. Raises JobNotFoundError."""
         ...
 
+    def get_jobs(self, job_ids: Iterable[UUID]) -> list[Job]:
+        """Read those of the jobs that are there, in any order."""
+        ...
+
     def get_job_bundle(self, bundle_id: UUID) -> JobBundle:
         """Read a bundle and its members, in the order in which they were made. Raises JobBundleNotFoundError."""
         ...
@@ -75,6 +79,22 @@ class Store(Protocol):
 
     def reset_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Make jobs as good as new, running ones too (their claims are lost); return the ids that were there."""
+        ...
+
+    def replay_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Make those of the jobs that have failed as good as new; return their ids."""
+        ...
+
+    def cancel_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Stop those of the jobs that have not stopped, running ones too (their claims are lost); return their ids."""
+        ...
+
+    def reschedule_job(self, job_id: UUID, start_at: datetime | None) -> bool:
+        """Have a job that has not started be due at *start_at*, or now; return whether there was one."""
+        ...
+
+    def save_progress(self, fence: Fence, progress_json: str) -> bool:
+        """Note what a claimed job says of its progress; return whether the claim still stood."""
         ...
 
     def delete_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:

@@ -2,80 +2,108 @@
 
 import json
 import logging
+import selectors
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
+import attrs
 import psycopg
 from psycopg import sql
 
 from jobqueue.errors import ClosedError
-from jobqueue.events import Connected, Event, JobAvailable
+from jobqueue.events import ClaimLost, Connected, Event, JobAvailable, JobBundleStopped, JobStopped
 from jobqueue.health import Vital
 from jobqueue.threads import Backoff, StoppableThread
 from jobqueue_pg.schema import channel_prefix
 
 logger = logging.getLogger(__name__)
 
-# How long the listener may take to notice that it is to stop.
-_LISTEN_SECONDS: Final = 0.2
 _JOIN_SECONDS: Final = 5.0
 
 Receiver = Callable[[Event], None]
 
 
+@attrs.define(eq=False)
+class _Subscription:
+    """Who wants to hear what."""
+
+    receive: Receiver
+    kinds: frozenset[type[Event]]
+    connected: bool = False
+
+    def tell(self, event: Event) -> None:
+        try:
+            self.receive(event)
+        except Exception:
+            logger.exception("a subscriber failed on %s", type(event).__qualname__)
+
+
 class PostgresNotifier:
-    """The Notifier over LISTEN. Its connection is made when the first subscriber comes."""
+    """The Notifier over LISTEN. Its thread and connection are made when the first subscriber comes."""
 
     def __init__(self, conninfo: str, *, schema: str, vital: Vital) -> None:
+        self._conninfo = conninfo
+        self._prefix = channel_prefix(schema)
+        self._vital = vital
         self._lock = threading.Lock()
-        self._receivers: tuple[Receiver, ...] = ()
-        self._listener = Listener(conninfo, channel_prefix(schema), self._publish, vital)
-        self._started = False
+        self._subscriptions: tuple[_Subscription, ...] = ()
+        self._listener: Listener | None = None
         self._closed = False
 
-    def subscribe(self, receive: Receiver) -> Callable[[], None]:
-        """Call *receive* for each event, in the listener thread; return how to end that."""
+    def subscribe(self, receive: Receiver, *kinds: type[Event]) -> Callable[[], None]:
+        """Call *receive* for each event of *kinds*, in the listener thread; return how to end that."""
+        subscription = _Subscription(receive, frozenset(kinds))
         with self._lock:
             if self._closed:
                 raise ClosedError("the service was closed")
-            self._receivers += (receive,)
-            starts, self._started = not self._started, True
-        if starts:
-            self._listener.start()
-        else:
-            receive(Connected())
-        return lambda: self._unsubscribe(receive)
+            self._subscriptions += (subscription,)
+            if self._listener is None:
+                self._listener = Listener(self._conninfo, self._prefix, lambda: self._subscriptions, self._vital)
+                self._listener.start()
+            self._listener.wake()
+        return lambda: self._unsubscribe(subscription)
 
-    def _unsubscribe(self, receive: Receiver) -> None:
+    def _unsubscribe(self, subscription: _Subscription) -> None:
         with self._lock:
-            self._receivers = tuple(other for other in self._receivers if other is not receive)
+            self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
+            if self._listener is not None and not self._closed:
+                self._listener.wake()
 
-    def _publish(self, event: Event) -> None:
-        for receive in self._receivers:
-            try:
-                receive(event)
-            except Exception:
-                logger.exception("a subscriber failed on %s", type(event).__qualname__)
+    @property
+    def is_listening(self) -> bool:
+        """Whether the listener has a connection."""
+        listener = self._listener
+        return listener is not None and listener.has_connection
 
     def close(self) -> None:
         """Stop listening."""
         with self._lock:
             self._closed = True
-            self._receivers = ()
-        self._listener.stop()
-        if not self._listener.join(_JOIN_SECONDS):
-            logger.warning("thread %s has not ended within %g s", self._listener.name, _JOIN_SECONDS)
+            self._subscriptions = ()
+            listener = self._listener
+        if listener is None:
+            return
+        listener.stop()
+        if not listener.join(_JOIN_SECONDS):
+            logger.warning("thread %s has not ended within %g s", listener.name, _JOIN_SECONDS)
 
 
 class SilentNotifier:
     """The Notifier of a service that is told to poll only, as behind a pooler that does not pass LISTEN through."""
 
-    def subscribe(self, receive: Receiver) -> Callable[[], None]:
+    def subscribe(self, receive: Receiver, *kinds: type[Event]) -> Callable[[], None]:  # noqa: ARG002 - none is heard
         """Say Connected once, and nothing more."""
         receive(Connected())
         return lambda: None
+
+    @property
+    def is_listening(self) -> bool:
+        """Never."""
+        return False
 
     def close(self) -> None:
         """Do nothing."""
@@ -84,48 +112,128 @@ class SilentNotifier:
 class Listener(StoppableThread):
     """Listens on a connection of its own, and gets itself a new one whenever that is lost."""
 
-    def __init__(self, conninfo: str, prefix: str, publish: Receiver, vital: Vital) -> None:
+    def __init__(
+        self, conninfo: str, prefix: str, subscriptions: Callable[[], tuple[_Subscription, ...]], vital: Vital
+    ) -> None:
         super().__init__("jobqueue-listener")
         self._conninfo = conninfo
-        self._events: Mapping[str, Callable[[dict[str, Any]], Event]] = {f"{prefix}job_available": _job_available}
-        self._publish = publish
+        self._prefix = prefix
+        self._subscriptions = subscriptions
         self._vital = vital
+        self._kinds: Mapping[str, type[Event]] = {f"{prefix}{name}": kind for name, kind in _CHANNELS.items()}
+        self._channels = frozenset[str]()  # those that the connection listens to
+        self._waker, self._woken = socket.socketpair()
+        for end in (self._waker, self._woken):
+            end.settimeout(0)
+        self.has_connection = False
+
+    def wake(self) -> None:
+        """Have the thread look who has subscribed, or that it is to stop."""
+        # Unsent, it is awake anyway: its socket is full of such bytes, or it has ended.
+        with suppress(OSError):
+            self._waker.send(b"!")
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        super().stop()
+        self.wake()
 
     def run(self) -> None:
         """Listen until stopped, whatever happens to connections."""
         backoff = Backoff()
-        while not self._stopping.is_set():
-            try:
-                with psycopg.connect(self._conninfo, autocommit=True) as connection:
-                    self._start_listening(connection)
-                    backoff.reset()
-                    self._pass_on(connection)
-            except Exception as error:  # noqa: BLE001 - this loop must survive everything
-                if self._vital.failed(error):
-                    logger.warning("listener lost its connection, polling goes on: %s", error)
-                self._stopping.wait(backoff.next())
+        with self._waker, self._woken:
+            while not self._stopping.is_set():
+                try:
+                    with psycopg.connect(self._conninfo, autocommit=True) as connection:
+                        self._adjust(connection)
+                        if self._vital.succeeded():
+                            logger.warning("listener has a connection again")
+                        backoff.reset()
+                        self._listen(connection)
+                except Exception as error:  # noqa: BLE001 - this loop must survive everything
+                    self._lose(error)
+                    self._stopping.wait(backoff.next())
 
-    def _start_listening(self, connection: psycopg.Connection[Any]) -> None:
-        for channel in self._events:
+    def _lose(self, error: Exception) -> None:
+        self.has_connection = False
+        self._channels = frozenset()
+        # Whatever is said while nobody listens is lost: afterwards everybody has to look for themselves.
+        for subscription in self._subscriptions():
+            subscription.connected = False
+        if self._vital.failed(error):
+            logger.warning("listener lost its connection, polling goes on: %s", error)
+
+    def _listen(self, connection: psycopg.Connection[Any]) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not self._stopping.is_set():
+                self._adjust(connection)
+                for notification in connection.notifies(timeout=0):
+                    self._pass_on(notification)
+                # Not in notifies() itself: there, nobody but the server could wake it.
+                selector.select()
+                self._heed_wakers()
+
+    def _heed_wakers(self) -> None:
+        with suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+
+    def _adjust(self, connection: psycopg.Connection[Any]) -> None:
+        """Listen to what subscribers want to hear, and to nothing else; tell new ones that they will hear it."""
+        subscriptions = self._subscriptions()
+        kinds = frozenset[type[Event]]().union(*(subscription.kinds for subscription in subscriptions))
+        wanted = frozenset(channel for channel, kind in self._kinds.items() if kind in kinds)
+        for channel in wanted - self._channels:
             connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-        if self._vital.succeeded():
-            logger.warning("listener has a connection again")
-        # Whatever was said while nobody listened is lost: everybody has to look for themselves.
-        self._publish(Connected())
+        for channel in self._channels - wanted:
+            connection.execute(sql.SQL("unlisten {}").format(sql.Identifier(channel)))
+        self._channels = wanted
+        self.has_connection = True
+        for subscription in subscriptions:
+            if not subscription.connected:
+                subscription.connected = True
+                subscription.tell(Connected())
 
-    def _pass_on(self, connection: psycopg.Connection[Any]) -> None:
-        while not self._stopping.is_set():
-            for notification in connection.notifies(timeout=_LISTEN_SECONDS):
-                self._receive(notification)
-
-    def _receive(self, notification: psycopg.Notify) -> None:
+    def _pass_on(self, notification: psycopg.Notify) -> None:
         try:
-            event = self._events[notification.channel](json.loads(notification.payload))
-        except (LookupError, TypeError, ValueError) as error:
+            kind = self._kinds[notification.channel]
+            event = _READERS[kind](json.loads(notification.payload))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             logger.warning("a notification on %s makes no sense: %r", notification.channel, error)
-        else:
-            self._publish(event)
+            return
+        for subscription in self._subscriptions():
+            if kind in subscription.kinds:
+                subscription.tell(event)
 
 
 def _job_available(told: dict[str, Any]) -> JobAvailable:
     return JobAvailable(id=UUID(told["id"]), type=told["type"], origin=told["origin"], count=int(told.get("count", 1)))
+
+
+def _job_stopped(told: dict[str, Any]) -> JobStopped:
+    will_retry = bool(told["willRetry"])
+    return JobStopped(id=UUID(told["id"]), type=told["type"], origin=told["origin"], will_retry=will_retry)
+
+
+def _job_bundle_stopped(told: dict[str, Any]) -> JobBundleStopped:
+    return JobBundleStopped(id=UUID(told["id"]), type=told["type"], origin=told["origin"])
+
+
+def _claim_lost(told: dict[str, Any]) -> ClaimLost:
+    return ClaimLost(id=UUID(told["id"]), claim_id=UUID(told["claimId"]))
+
+
+_CHANNELS: Final[Mapping[str, type[Event]]] = {
+    "job_available": JobAvailable,
+    "job_stopped": JobStopped,
+    "job_bundle_stopped": JobBundleStopped,
+    "claim_lost": ClaimLost,
+}
+_READERS: Final[Mapping[type[Event], Callable[[dict[str, Any]], Event]]] = {
+    JobAvailable: _job_available,
+    JobStopped: _job_stopped,
+    JobBundleStopped: _job_bundle_stopped,
+    ClaimLost: _claim_lost,
+}

@@ -12,6 +12,7 @@ from psycopg.errors import UniqueViolation
 
 from jobqueue.errors import DuplicateJobError, JobBundleNotFoundError, JobNotFoundError
 from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.outcomes import Fence
 from jobqueue.store import Cursor, JobFilter
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, Parameters
@@ -19,6 +20,8 @@ from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.joining import joined
 from jobqueue_pg.pool import application_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
+from jobqueue_pg.queries import managing
+from jobqueue_pg.schema import channel_prefix
 from jobqueue_pg.worker_store import PostgresWorkerStore
 
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
@@ -37,6 +40,7 @@ class PostgresStore:
     ) -> None:
         self._conninfo = conninfo
         self._database = Database(application_pool(conninfo, pool_size), schema, now)
+        self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
 
     def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
         """Add a job that has an origin."""
@@ -81,6 +85,10 @@ class PostgresStore:
         if not found:
             raise JobNotFoundError(job_id)
         return found[0]
+
+    def get_jobs(self, job_ids: Iterable[UUID]) -> list[Job]:
+        """Read those of the jobs that are there."""
+        return self._jobs(queries.GET_JOBS, {"ids": list(job_ids)})
 
     def get_job_bundle(self, bundle_id: UUID) -> JobBundle:
         """Read a bundle and its members, both as of one moment."""
@@ -128,47 +136,65 @@ class PostgresStore:
 
     def reset_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Make jobs as good as new."""
-        return self._ids(queries.RESET_JOBS, {"ids": list(job_ids)})
+        return self._ids(managing.RESET_JOBS, {"ids": list(job_ids)})
+
+    def replay_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Make those of the jobs that have failed as good as new."""
+        return self._ids(managing.REPLAY_JOBS, {"ids": list(job_ids)})
+
+    def cancel_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Stop those of the jobs that have not stopped."""
+        return self._ids(managing.CANCEL_JOBS, {"ids": list(job_ids)})
+
+    def reschedule_job(self, job_id: UUID, start_at: datetime | None) -> bool:
+        """Have a job that has not started be due at *start_at*, or now."""
+        return bool(self._ids(managing.RESCHEDULE_JOB, {"id": job_id, "start_at": start_at}))
+
+    def save_progress(self, fence: Fence, progress_json: str) -> bool:
+        """Note what a claimed job says of its progress."""
+        id_, started_at, claim_id = fence
+        claim = {"id": id_, "started_at": started_at, "claim_id": claim_id}
+        return self._database.change(managing.SAVE_PROGRESS, {**claim, "progress": progress_json}) == 1
 
     def delete_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Delete jobs and take them out of the counts of their bundles."""
-        return self._ids(queries.DELETE_JOBS, {"ids": list(job_ids)})
+        return self._ids(managing.DELETE_JOBS, {"ids": list(job_ids)})
 
     def delete_jobs_from_origin(self, origin: str) -> int:
         """Delete all jobs that came from *origin*."""
-        return len(self._ids(queries.DELETE_JOBS_FROM_ORIGIN, {"origin": origin}))
+        return len(self._ids(managing.DELETE_JOBS_FROM_ORIGIN, {"origin": origin}))
 
     def delete_jobs_of_type(self, type: str) -> int:
         """Delete all jobs of *type*."""
-        return len(self._ids(queries.DELETE_JOBS_OF_TYPE, {"type": type}))
+        return len(self._ids(managing.DELETE_JOBS_OF_TYPE, {"type": type}))
 
     def delete_finished_jobs(self) -> int:
         """Delete all jobs that succeeded and are in no bundle."""
-        return len(self._ids(queries.DELETE_FINISHED_JOBS, {}))
+        return len(self._ids(managing.DELETE_FINISHED_JOBS, {}))
 
     def delete_job_bundles(self, bundle_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Delete bundles with their members."""
-        return self._ids(queries.DELETE_BUNDLES, {"ids": list(bundle_ids)})
+        return self._ids(managing.DELETE_BUNDLES, {"ids": list(bundle_ids)})
 
     def delete_job_bundles_from_origin(self, origin: str) -> int:
         """Delete all bundles that came from *origin*."""
-        return len(self._ids(queries.DELETE_BUNDLES_FROM_ORIGIN, {"origin": origin}))
+        return len(self._ids(managing.DELETE_BUNDLES_FROM_ORIGIN, {"origin": origin}))
 
     def delete_job_bundles_of_type(self, type: str) -> int:
         """Delete all bundles of *type*."""
-        return len(self._ids(queries.DELETE_BUNDLES_OF_TYPE, {"type": type}))
+        return len(self._ids(managing.DELETE_BUNDLES_OF_TYPE, {"type": type}))
 
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything: the jobs first, as locks are taken in that order everywhere."""
 
         def delete(connection: psycopg.Connection[Any]) -> None:
-            self._database.execute(connection, queries.DELETE_ALL_JOBS, {})
-            self._database.execute(connection, queries.DELETE_ALL_BUNDLES, {})
+            self._database.execute(connection, managing.DELETE_ALL_JOBS, self._channels)
+            self._database.execute(connection, managing.DELETE_ALL_BUNDLES, {})
 
         self._database.transact(delete)
 
     def _ids(self, statement: LiteralString, parameters: Parameters) -> frozenset[UUID]:
-        return frozenset(row[0] for row in self._database.fetch(statement, parameters))
+        return frozenset(row[0] for row in self._database.fetch(statement, {**self._channels, **parameters}))
 
     def for_workers(self, *, lock_timeout: timedelta = _LOCK_TIMEOUT) -> PostgresWorkerStore:
         """Return the same rows over the few connections of one worker pool."""

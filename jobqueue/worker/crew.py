@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from jobqueue.events import Event, JobAvailable
+from jobqueue.events import ClaimLost, Event, JobAvailable
 from jobqueue.job_context import JobContext
+from jobqueue.outcomes import fence_of
 from jobqueue.registry import Registry
 from jobqueue.service import Service
 from jobqueue.threads import Backoff, StoppableThread
@@ -70,14 +71,14 @@ class Crew:
         # While a trip waits for a lock it holds others, whose beats wait for it: it must be over well within dead_for.
         self._store = service.store.for_workers(lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8))
         self._contact = Contact(health.vital("workers"), settings.dead_for)
-        lost_claims = LostClaims(health)
+        self._lost_claims = LostClaims(health)
         carrier = Carrier(
             self._store,
             registry.patterns(),
             settings,
             name=f"{platform.node()}:{os.getpid()}",
             contact=self._contact,
-            lost_claims=lost_claims,
+            lost_claims=self._lost_claims,
             health=health,
         )
         self._dispatcher = Dispatcher(carrier, settings, self._contact)
@@ -86,7 +87,7 @@ class Crew:
             store=self._store,
             interval=settings.heartbeat_interval,
             contact=self._contact,
-            lost_claims=lost_claims,
+            lost_claims=self._lost_claims,
         )
         self._maintenance = Maintenance(self._store, settings, self._contact, self._dispatcher)
         self._heartbeats: list[Heartbeat] = []
@@ -98,7 +99,7 @@ class Crew:
                     dead_for=settings.dead_for,
                     store=self._store,
                     contact=self._contact,
-                    lost_claims=lost_claims,
+                    lost_claims=self._lost_claims,
                 )
                 for number in range(num_workers)
             ]
@@ -115,7 +116,7 @@ class Crew:
             logger.warning("worker threads start without any handler: they will claim nothing")
         for thread in (self._keeper, self._maintenance, *self._heartbeats, *self._workers):
             thread.start()
-        self._unsubscribe = self._service.notifier.subscribe(self._hear)
+        self._unsubscribe = self._service.notifier.subscribe(self._hear, JobAvailable, ClaimLost)
         types = self._registry.patterns()
         others = f" and {len(types) - _TYPES_TO_LOG} more" if len(types) > _TYPES_TO_LOG else ""
         logger.info(
@@ -127,8 +128,21 @@ class Crew:
         )
 
     def _hear(self, event: Event) -> None:
-        if not isinstance(event, JobAvailable) or self._registry.find(event.type) is not None:
+        if isinstance(event, ClaimLost):
+            self._lose(event)
+        elif not isinstance(event, JobAvailable) or self._registry.find(event.type) is not None:
             self._dispatcher.ring()
+
+    def _lose(self, claim: ClaimLost) -> None:
+        """Have a claim that was taken away not started, or its run told of it. What is missed here, the beats find."""
+        fences = [fence for fence in self._dispatcher.kept_fences() if claim.is_of(fence.job_id, fence.claim_id)]
+        lost = self._dispatcher.drop(fences)
+        for context in self._contexts():
+            if claim.is_of(context.job.id, context.job.claim_id):
+                context.lose()
+                lost.append(fence_of(context.job))
+        for fence in lost:
+            self._lost_claims.note(fence, "the job was cancelled, reset or deleted")
 
     @property
     def includes_current_thread(self) -> bool:

@@ -13,7 +13,7 @@ from jobqueue.models import new_id
 from jobqueue.outcomes import Fence, Outcome, fence_of
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, _ready
-from jobqueue_pg.queries import applications, workers
+from jobqueue_pg.queries import applications, managing, workers
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.pg import fresh_database
 from tests.fixtures.stores import claim_one, insert_job, make_bundle, make_job
@@ -68,7 +68,8 @@ CLAIMING = {
     "beats": True,
 }
 FENCES = {"fences": rows.fences_json([FENCE])}
-IDS = {"ids": [JOB_ID]}
+CHANNELS = {"claim_lost": "claim_lost", "job_available": "job_available"}
+IDS = {"ids": [JOB_ID], **CHANNELS}
 
 STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "make trip": (workers.MAKE_TRIP, {**SAVING, **CLAIMING}),
@@ -79,11 +80,19 @@ STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "add jobs": (applications.ADD_JOBS, {"jobs": "[]"}),
     "add bundle": (applications.ADD_BUNDLE, {**rows.bundle_parameters(make_bundle()), "jobs": "[]"}),
     "get job": (applications.GET_JOB, {"id": JOB_ID}),
+    "get jobs": (applications.GET_JOBS, IDS),
     "get bundle": (applications.GET_BUNDLE, {"id": JOB_ID}),
     "get jobs of bundle": (applications.GET_JOBS_OF_BUNDLE, {"id": JOB_ID}),
-    "reset jobs": (applications.RESET_JOBS, IDS),
-    "delete jobs": (applications.DELETE_JOBS, IDS),
-    "delete bundles": (applications.DELETE_BUNDLES, IDS),
+    "reset jobs": (managing.RESET_JOBS, IDS),
+    "replay jobs": (managing.REPLAY_JOBS, IDS),
+    "cancel jobs": (managing.CANCEL_JOBS, IDS),
+    "reschedule job": (managing.RESCHEDULE_JOB, {"id": JOB_ID, "start_at": None, **CHANNELS}),
+    "save progress": (
+        managing.SAVE_PROGRESS,
+        {"id": JOB_ID, "started_at": FENCE.started_at, "claim_id": FENCE.claim_id, "progress": "{}"},
+    ),
+    "delete jobs": (managing.DELETE_JOBS, IDS),
+    "delete bundles": (managing.DELETE_BUNDLES, IDS),
 }
 
 

@@ -253,7 +253,7 @@ def test_our_notifier_hears_go(go: GoClient, queue: str) -> None:
     heard: list[object] = []
     notifier = PostgresNotifier(queue, schema="worker", vital=Health().vital("listener"))
     try:
-        notifier.subscribe(heard.append)
+        notifier.subscribe(heard.append, JobAvailable)
         wait_until(lambda: any(isinstance(event, Connected) for event in heard))
         id = go.add_job("t", origin="go")
         wait_until(lambda: len(heard) > 1)
