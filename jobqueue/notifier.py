@@ -10,7 +10,7 @@ class Notifier(Protocol):
     """Who hears what. It listens to what its subscribers want to hear, from the first of them on."""
 
     def subscribe(self, receive: Callable[[Event], None], *kinds: type[Event]) -> Callable[[], None]:
-        """Call *receive* for each event of *kinds*, in a thread of the notifier's; return how to end that.
+        """Call *receive* for each event of *kinds*, in whatever thread; return how to end that.
 
         A subscriber hears Connected first, as soon as nothing that it wants to hear can be missed, and again whenever
         something may have been. It has to return at once: others wait for it. Raises ClosedError.
