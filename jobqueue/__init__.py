@@ -3,7 +3,12 @@
 from jobqueue.api import (
     add_bundle,
     add_job,
+    add_job_bundle_stopped_listener,
+    add_job_stopped_listener,
     add_jobs,
+    add_listener,
+    cancel_job,
+    claim,
     close,
     delete_all_jobs_and_bundles,
     delete_finished_jobs,
@@ -22,10 +27,22 @@ from jobqueue.api import (
     get_status,
     health,
     list_jobs,
+    remove_all_job_bundle_stopped_listeners,
+    remove_job_bundle_of_type_stopped_listener,
+    remove_job_bundle_stopped_listener,
+    remove_job_stopped_listener,
+    remove_listener,
+    replay_job,
+    reschedule_job,
     reset_job,
     reset_jobs,
+    set_job_bundle_of_type_stopped_listener,
+    set_on_error,
+    wait_for_bundle,
+    wait_for_job,
 )
 from jobqueue.backends import connect
+from jobqueue.claim import Claim
 from jobqueue.context import current_service, set_default_service, use_service
 from jobqueue.errors import (
     BackendError,
@@ -53,6 +70,7 @@ from jobqueue.errors import (
 from jobqueue.execution import do_job
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job
+from jobqueue.listeners import ServiceListener
 from jobqueue.models import AttemptError, Discard, Job, JobBundle, JobDesc, Snooze, State, Status
 from jobqueue.payload import RawJSON, converter, job_type_of
 from jobqueue.registry import (
@@ -69,11 +87,12 @@ from jobqueue.registry import (
 from jobqueue.retry import Exponential, Fixed, Never, RetryPolicy
 from jobqueue.service import Service
 from jobqueue.settings import WorkerSettings
-from jobqueue.worker import WorkerPool, finish_threads, start_threads, stop_threads
+from jobqueue.worker import WorkerPool, finish_threads, start_polling_available_jobs, start_threads, stop_threads
 
 __all__ = [
     "AttemptError",
     "BackendError",
+    "Claim",
     "ClosedError",
     "Discard",
     "DuplicateHandlerError",
@@ -106,6 +125,7 @@ __all__ = [
     "RetryPolicy",
     "SchemaError",
     "Service",
+    "ServiceListener",
     "Snooze",
     "State",
     "Status",
@@ -114,7 +134,12 @@ __all__ = [
     "WorkerSettings",
     "add_bundle",
     "add_job",
+    "add_job_bundle_stopped_listener",
+    "add_job_stopped_listener",
     "add_jobs",
+    "add_listener",
+    "cancel_job",
+    "claim",
     "close",
     "connect",
     "converter",
@@ -147,11 +172,23 @@ __all__ = [
     "register_func_for_job_type",
     "register_schedule_retry",
     "registered_job_types",
+    "remove_all_job_bundle_stopped_listeners",
+    "remove_job_bundle_of_type_stopped_listener",
+    "remove_job_bundle_stopped_listener",
+    "remove_job_stopped_listener",
+    "remove_listener",
+    "replay_job",
+    "reschedule_job",
     "reset_job",
     "reset_jobs",
     "set_default_service",
+    "set_job_bundle_of_type_stopped_listener",
+    "set_on_error",
+    "start_polling_available_jobs",
     "start_threads",
     "stop_threads",
     "unregister",
     "use_service",
+    "wait_for_bundle",
+    "wait_for_job",
 ]

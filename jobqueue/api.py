@@ -5,10 +5,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from jobqueue.claim import Claim
 from jobqueue.context import current_service, default_service
+from jobqueue.health import OnError
+from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ServiceListener
 from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.service import JobType
 from jobqueue.store import Cursor
+from jobqueue.threads import Timeout
 
 
 def add_job(job: Job, *, connection: object = None) -> Job:
@@ -105,6 +109,21 @@ def reset_jobs(ids: Iterable[UUID]) -> int:
     return current_service().reset_jobs(ids)
 
 
+def replay_job(id: UUID) -> bool:
+    """Make a job that has failed as good as new; return False in any other case."""
+    return current_service().replay_job(id)
+
+
+def cancel_job(id: UUID) -> bool:
+    """Stop a job that has not stopped, for good; return whether there was one; see ``Service.cancel_job``."""
+    return current_service().cancel_job(id)
+
+
+def reschedule_job(id: UUID, start_at: datetime | None) -> bool:
+    """Have a job that has not started be due at *start_at* (None: now); return whether there was one."""
+    return current_service().reschedule_job(id, start_at)
+
+
 def delete_job(id: UUID) -> None:
     """Delete a job. Raises JobNotFoundError."""
     current_service().delete_job(id)
@@ -143,6 +162,71 @@ def delete_job_bundles_of_type(type: str) -> int:
 def delete_all_jobs_and_bundles() -> None:
     """Delete everything."""
     current_service().delete_all_jobs_and_bundles()
+
+
+def wait_for_job(id: UUID, timeout: Timeout, *, allow_in_handler: bool = False) -> Job:
+    """Wait until a job has stopped; return it as it then is; see ``Service.wait_for_job``."""
+    return current_service().wait_for_job(id, timeout, allow_in_handler=allow_in_handler)
+
+
+def wait_for_bundle(id: UUID, timeout: Timeout, *, allow_in_handler: bool = False) -> JobBundle:
+    """Wait until all members of a bundle have stopped; return it as it then is; see ``Service.wait_for_bundle``."""
+    return current_service().wait_for_bundle(id, timeout, allow_in_handler=allow_in_handler)
+
+
+def claim(types: str | Iterable[str], n: int = 1) -> list[Claim]:
+    """Claim up to *n* due jobs of *types*, to run them by hand; see ``Service.claim``."""
+    return current_service().claim(types, n)
+
+
+def add_listener(listener: ServiceListener) -> None:
+    """Have *listener* hear of each job and bundle that has stopped; see ``Service.add_listener``."""
+    current_service().add_listener(listener)
+
+
+def remove_listener(listener: ServiceListener) -> None:
+    """Have *listener* hear nothing more."""
+    current_service().remove_listener(listener)
+
+
+def add_job_stopped_listener(listener: JobStoppedListener) -> None:
+    """Have ``listener(job, will_retry)`` called for each job that has stopped; see the method of Service."""
+    current_service().add_job_stopped_listener(listener)
+
+
+def remove_job_stopped_listener(listener: JobStoppedListener) -> None:
+    """Have *listener* called no more."""
+    current_service().remove_job_stopped_listener(listener)
+
+
+def add_job_bundle_stopped_listener(listener: JobBundleStoppedListener) -> None:
+    """Have ``listener(bundle)`` called for each bundle that has stopped; see the method of Service."""
+    current_service().add_job_bundle_stopped_listener(listener)
+
+
+def remove_job_bundle_stopped_listener(listener: JobBundleStoppedListener) -> None:
+    """Have *listener* called no more."""
+    current_service().remove_job_bundle_stopped_listener(listener)
+
+
+def set_job_bundle_of_type_stopped_listener(type: str, listener: JobBundleStoppedListener) -> None:
+    """Have ``listener(bundle)`` called for each bundle of *type* that has stopped, in place of any other."""
+    current_service().set_job_bundle_of_type_stopped_listener(type, listener)
+
+
+def remove_job_bundle_of_type_stopped_listener(type: str) -> None:
+    """Have no listener for bundles of *type*."""
+    current_service().remove_job_bundle_of_type_stopped_listener(type)
+
+
+def remove_all_job_bundle_stopped_listeners() -> None:
+    """Have no listener for bundles, nor for bundles of a type."""
+    current_service().remove_all_job_bundle_stopped_listeners()
+
+
+def set_on_error(on_error: OnError | None) -> None:
+    """Have ``on_error(error)`` called for what nobody else is told of; see ``Service.set_on_error``."""
+    current_service().set_on_error(on_error)
 
 
 def health() -> dict[str, Any]:

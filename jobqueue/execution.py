@@ -13,11 +13,12 @@ from jobqueue.context import make_current
 from jobqueue.errors import HandlerNotFoundError, JobInterruptedError, LostClaimError, PayloadError
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job_context
-from jobqueue.models import Discard, Job, Snooze
+from jobqueue.models import Discard, Job, JobBundle, Snooze
 from jobqueue.outcomes import Outcome, RunError
 from jobqueue.payload import dump_json
 from jobqueue.registry import Registry, ScheduleRetry, default_registry
 from jobqueue.retry import DEFAULT_POLICY
+from jobqueue.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,15 @@ def do_job(job: Job, registry: Registry = default_registry) -> object:
         HandlerNotFoundError: *registry* has no handler for the job's type.
         PayloadError: the payload is not what the handler takes.
     """
+    return run_now(job, registry)
+
+
+def run_now(job: Job, registry: Registry, *, service: Service | None = None, bundle: JobBundle | None = None) -> object:
+    """Run as ``do_job`` does, with *service* as the current one, if there is one, and *bundle* as the job's bundle."""
     handler = registry.find(job.type)
     timeout = None if handler is None else handler.timeout_or(None)
-    return copy_context().run(_call, job, JobContext(job, timeout=timeout), handler)
+    context = JobContext(job, timeout=timeout, service=service, bundle=bundle)
+    return copy_context().run(_call, job, context, handler)
 
 
 def run_error_of(error: BaseException) -> RunError:
@@ -66,6 +73,32 @@ def run_error_of(error: BaseException) -> RunError:
     return RunError(
         message=_start_of(_message_of(error)), type=kind, traceback=trace, data_json=_data_json_of(error, kind, trace)
     )
+
+
+def outcome_of_failure(
+    job: Job,
+    context: JobContext,
+    handler: Handler[..., Any] | None,
+    schedule_retry: ScheduleRetry | None,
+    error: RunError,
+) -> Outcome:
+    """Return what is to become of a *job* whose run has failed: another run, if one is left and can be scheduled."""
+    if job.current_retry_count >= job.max_retry_count:
+        return _failed(job, error)
+    try:
+        if schedule_retry is None:
+            retry = _by_policy(job, handler, error)
+        else:
+            retry = _scheduled(job, context, schedule_retry, error)
+    except BaseException as problem:  # noqa: BLE001 - as above: policies are applications' code, too
+        if _told_to_stop(context, problem):
+            return Outcome.released(job)
+        _tell_of(problem, context)
+        return _failed(job, _unscheduled(job, error, problem))
+    if retry is None:
+        return _failed(job, error)
+    logger.warning("job failed and will be retried: %s", _first_line(error), extra=_ids(job))
+    return retry
 
 
 def _call(job: Job, context: JobContext, handler: Handler[..., Any] | None) -> object:
@@ -86,7 +119,13 @@ def _run(
     except BaseException as error:  # noqa: BLE001 - not even SystemExit in a handler may end a worker thread
         if _told_to_stop(context, error):
             return Outcome.released(job)
-        return _after_failure(job, context, handler, schedule_retry, run_error_of(error))
+        _tell_of(error, context)
+        return outcome_of_failure(job, context, handler, schedule_retry, run_error_of(error))
+
+
+def _tell_of(error: BaseException, context: JobContext) -> None:
+    if context.service is not None:
+        context.service.vitals.tell_of(error)
 
 
 def _told_to_stop(context: JobContext, error: BaseException) -> bool:
@@ -104,30 +143,6 @@ def _after_success(job: Job, result: object) -> Outcome:
     except PayloadError as error:
         unstored = run_error_of(error)
         return _failed(job, attrs.evolve(unstored, message=f"the result cannot be stored as JSON: {unstored.message}"))
-
-
-def _after_failure(
-    job: Job,
-    context: JobContext,
-    handler: Handler[..., Any] | None,
-    schedule_retry: ScheduleRetry | None,
-    error: RunError,
-) -> Outcome:
-    if job.current_retry_count >= job.max_retry_count:
-        return _failed(job, error)
-    try:
-        if schedule_retry is None:
-            retry = _by_policy(job, handler, error)
-        else:
-            retry = _scheduled(job, context, schedule_retry, error)
-    except BaseException as problem:  # noqa: BLE001 - as above: policies are applications' code, too
-        if _told_to_stop(context, problem):
-            return Outcome.released(job)
-        return _failed(job, _unscheduled(job, error, problem))
-    if retry is None:
-        return _failed(job, error)
-    logger.warning("job failed and will be retried: %s", _first_line(error), extra=_ids(job))
-    return retry
 
 
 def _scheduled(job: Job, context: JobContext, schedule_retry: ScheduleRetry, error: RunError) -> Outcome:

@@ -1,14 +1,25 @@
 """What a running handler is given: its job, how long it may take, and whether it should still go on."""
 
+import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic, time
 from typing import Final
 
-from jobqueue.errors import JobInterruptedError, JobQueueError, JobTimeoutError, LostClaimError
+from jobqueue.errors import (
+    JobInterruptedError,
+    JobQueueError,
+    JobTimeoutError,
+    LostClaimError,
+    UnavailableError,
+)
 from jobqueue.models import Job, JobBundle
+from jobqueue.outcomes import fence_of
+from jobqueue.payload import dump_json
 from jobqueue.service import Service
+
+logger = logging.getLogger(__name__)
 
 
 class JobContext:
@@ -19,11 +30,29 @@ class JobContext:
     """
 
     # Made for every job and written by other threads. Single values, each written by one thread, need no lock.
-    __slots__ = ("_began_at", "_expires", "_interrupted", "_kept_until", "_lost", "_timeout", "job", "service")
+    __slots__ = (
+        "_began_at",
+        "_bundle",
+        "_expires",
+        "_interrupted",
+        "_kept_until",
+        "_lost",
+        "_timeout",
+        "job",
+        "service",
+    )
 
-    def __init__(self, job: Job, *, timeout: timedelta | None = None, service: Service | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        timeout: timedelta | None = None,
+        service: Service | None = None,
+        bundle: JobBundle | None = None,
+    ) -> None:
         self.job: Final = job
         self.service: Final = service
+        self._bundle = bundle
         self._timeout = timeout
         self._began_at = time()
         self._expires = None if timeout is None else monotonic() + timeout.total_seconds()
@@ -77,11 +106,35 @@ class JobContext:
             JobQueueError: the job is in a bundle, but runs without a service to read it through.
         """
         bundle_id = self.job.completes_bundle_id or self.job.bundle_id
-        if bundle_id is None:
-            return None
+        if bundle_id is None or self._bundle is not None:
+            return self._bundle
         if self.service is None:
             raise JobQueueError(f"{self._name} runs without a service, as under do_job(): its bundle cannot be read")
         return self.service.get_job_bundle(bundle_id)
+
+    def set_progress(self, fraction: float, message: str = "") -> None:
+        """Show in ``job.progress``, as ``{"fraction": ..., "message": ...}``, how far the run has come (0 to 1).
+
+        That is one small statement: call it when there is news for people, not in a tight loop. A database that does
+        not answer is passed over. A job that was not claimed, as under do_job(), shows nothing.
+
+        Raises:
+            ValueError: *fraction* is not from 0 to 1.
+            LostClaimError: the claim was taken away.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"a fraction is 0 to 1, not {fraction!r}")
+        progress = dump_json({"fraction": fraction, "message": message})
+        if self.service is None or self.job.claim_id is None:
+            return
+        try:
+            stands = self.service.store.save_progress(fence_of(self.job), progress)
+        except UnavailableError as error:
+            logger.debug("the progress of %s is not shown: %s", self._name, error)
+            return
+        if not stands:
+            self.lose()
+            self.check()
 
     def keep_until(self, moment: float) -> None:
         """Note, from any thread, until when (by the monotonic clock) nobody can have taken the claim away."""

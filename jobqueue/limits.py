@@ -10,18 +10,39 @@ from jobqueue.payload import dump_json
 MAX_NAME_LENGTH: Final = 100
 BIGINT: Final = range(-(2**63), 2**63)
 COUNT: Final = range(2**31)
+PATTERN_BOUNDARIES: Final = ":./"
+"""What a prefix of job types may end with."""
 
 
 def check_name(field: str, value: object) -> str:
     """Return a type or origin that the database will accept, or raise InvalidJobError."""
+    name = check_text(field, value)
+    if not 1 <= len(name) <= MAX_NAME_LENGTH:
+        raise InvalidJobError(
+            f"{field} must have 1 to {MAX_NAME_LENGTH} characters, but {name[:40]!r} has {len(name)}", field=field
+        )
+    if "\0" in name or name.encode(errors="replace").decode() != name:
+        raise InvalidJobError(f"{field} {name!r} contains a character that PostgreSQL cannot store", field=field)
+    return name
+
+
+def check_type_or_pattern(field: str, value: object) -> str:
+    """Return a job type, or a pattern that stands for several, or raise InvalidJobError."""
+    name = check_name(field, value)
+    prefix, star, rest = name.partition("*")
+    if star and (rest or prefix[-1:] not in PATTERN_BOUNDARIES):
+        raise InvalidJobError(
+            f"{name!r} is neither a job type, which has no '*', nor a pattern, which is '*' alone, "
+            "or a prefix that ends in ':*', '.*' or '/*'",
+            field=field,
+        )
+    return name
+
+
+def check_text(field: str, value: object) -> str:
+    """Return a text to compare with a column, which other programs may have filled with more than check_name allows."""
     if not isinstance(value, str):
         raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
-    if not 1 <= len(value) <= MAX_NAME_LENGTH:
-        raise InvalidJobError(
-            f"{field} must have 1 to {MAX_NAME_LENGTH} characters, but {value[:40]!r} has {len(value)}", field=field
-        )
-    if "\0" in value or value.encode(errors="replace").decode() != value:
-        raise InvalidJobError(f"{field} {value!r} contains a character that PostgreSQL cannot store", field=field)
     return value
 
 

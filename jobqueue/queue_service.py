@@ -1,27 +1,38 @@
 """The service over one store and one notifier: checks what it is given, fills in what is left open."""
 
 import os
-import sys
 import threading
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
-import attrs
-
+from jobqueue.adding import (
+    complete_bundle,
+    complete_job,
+    complete_jobs,
+    job_type_named,
+    moment_after,
+    program_name,
+    retries_of,
+)
+from jobqueue.claim import Claim
+from jobqueue.claims import Claims
+from jobqueue.delivery import Delivery
 from jobqueue.errors import ClosedError, InvalidJobError, JobBundleNotFoundError, JobNotFoundError
-from jobqueue.health import Health
-from jobqueue.limits import COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name
+from jobqueue.health import Health, OnError
+from jobqueue.limits import COUNT, check_id, check_int, check_moment, check_name, check_text
+from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, Listeners, ServiceListener
+from jobqueue.middleware import add_bundle_through, add_job_through
 from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.notifier import Notifier
 from jobqueue.payload import MAX_PAYLOAD_BYTES
-from jobqueue.registry import default_registry
 from jobqueue.service import Finishable, JobType
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Cursor, JobFilter, Store
+from jobqueue.threads import Timeout, seconds_of
+from jobqueue.waiting import Waiting, refuse_in_handler
 
 _SECONDS_FOR_POOLS: Final = 10.0
 
@@ -42,9 +53,13 @@ class QueueService:
         self._store = store
         self._notifier = notifier
         self._settings = settings
-        self._origin = check_name("origin", origin if origin is not None else _program_name())
+        self._origin = check_name("origin", origin if origin is not None else program_name())
         self._max_payload_bytes = max_payload_bytes
         self._vitals = vitals if vitals is not None else Health()
+        self._listeners = Listeners(self._vitals)
+        self._delivery = Delivery(self._listeners, store, notifier, self._vitals)
+        self._waiting = Waiting(notifier, settings.poll_interval)
+        self._claims = Claims(self)
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._dependents: set[Finishable] = set()
@@ -89,26 +104,36 @@ class QueueService:
 
     def _add_job(self, job: Job, delay: timedelta | None, connection: object) -> Job:
         store = self._open_store()
-        complete = self._with_origin(_checked_job(job))
-        store.add_job(complete, delay=delay, connection=connection)
-        return complete
+
+        def add(job: Job) -> Job:
+            store.add_job(job, delay=delay, connection=connection)
+            return job
+
+        return add_job_through(self, complete_job(job, self._origin), add)
 
     def add_jobs(self, jobs: Iterable[Job], *, connection: object = None) -> list[Job]:
         """Add all of *jobs* or none; return them as they were stored."""
         store = self._open_store()
-        if isinstance(jobs, Job):
-            raise InvalidJobError("add_jobs takes several jobs: add_job() is for one", field="jobs")
-        complete = [self._with_origin(_checked_job(job)) for job in jobs]
-        if complete:
-            store.add_jobs(complete, connection=connection)
-        return complete
+        kept: list[Job] = []
+
+        def keep(job: Job) -> Job:
+            kept.append(job)
+            return job
+
+        added = [add_job_through(self, job, keep) for job in complete_jobs(jobs, self._origin)]
+        if kept:
+            store.add_jobs(kept, connection=connection)
+        return added
 
     def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> JobBundle:
         """Add a bundle and its members; return it as it was stored."""
         store = self._open_store()
-        complete = self._complete_bundle(bundle)
-        store.add_bundle(complete, connection=connection)
-        return complete
+
+        def add(bundle: JobBundle) -> JobBundle:
+            store.add_bundle(bundle, connection=connection)
+            return bundle
+
+        return add_bundle_through(self, complete_bundle(bundle, self._origin), add)
 
     def enqueue(
         self,
@@ -123,37 +148,16 @@ class QueueService:
         connection: object = None,
     ) -> Job:
         """Make a job and add it."""
-        job_type = type_or_handler if isinstance(type_or_handler, str) else _type_of(type_or_handler)
-        if max_retry_count is None:
-            handler = default_registry.find(job_type) if isinstance(type_or_handler, str) else type_or_handler
-            max_retry_count = 0 if handler is None else handler.max_retry_count
         job = Job.new(
-            job_type,
+            job_type_named(type_or_handler),
             payload,
             origin=origin,
             priority=priority,
-            start_at=_start_at(start_at, delay),
-            max_retry_count=max_retry_count,
+            start_at=moment_after(start_at, delay),
+            max_retry_count=retries_of(type_or_handler) if max_retry_count is None else max_retry_count,
             max_payload_bytes=self._max_payload_bytes,
         )
         return self._add_job(job, delay, connection)
-
-    def _with_origin(self, job: Job) -> Job:
-        return job if job.origin is not None else attrs.evolve(job, origin=self._origin)
-
-    def _complete_bundle(self, bundle: object) -> JobBundle:
-        if not isinstance(bundle, JobBundle):
-            raise InvalidJobError(f"add_bundle takes a JobBundle, not {type(bundle).__qualname__}", field="bundle")
-        if not bundle.jobs:
-            raise InvalidJobError(f"bundle {bundle.id} has no jobs: it could never complete", field="jobs")
-        if bundle.num_jobs != len(bundle.jobs) or any(job.bundle_id != bundle.id for job in bundle.jobs):
-            raise InvalidJobError(f"bundle {bundle.id} does not hold its {bundle.num_jobs} members", field="jobs")
-        origin = bundle.origin if bundle.origin is not None else self._origin
-        on_stopped = bundle.on_stopped
-        if on_stopped is not None and on_stopped.origin is None:
-            on_stopped = attrs.evolve(on_stopped, origin=origin)
-        jobs = tuple(job if job.origin is not None else attrs.evolve(job, origin=origin) for job in bundle.jobs)
-        return attrs.evolve(bundle, origin=origin, jobs=jobs, on_stopped=on_stopped)
 
     # --- reading
 
@@ -194,18 +198,18 @@ class QueueService:
         """Read up to *limit* jobs, the newest first."""
         store = self._open_store()
         which = JobFilter(
-            state=None if state is None else _state(state),
+            state=None if state is None else _state_named(state),
             type=None if type is None else check_name("type", type),
             origin=None if origin is None else check_name("origin", origin),
             bundle_id=None if bundle_id is None else check_id(bundle_id),
         )
-        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=_cursor(store, after))
+        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=_place_of(store, after))
 
     def get_status(self) -> Status:
         """Count jobs and bundles."""
         return self._open_store().get_status()
 
-    # --- resetting and deleting
+    # --- managing
 
     def reset_job(self, id: UUID) -> None:
         """Make a job as good as new."""
@@ -216,6 +220,18 @@ class QueueService:
         """Make several jobs as good as new in one transaction; return how many of them were there."""
         return len(self._open_store().reset_jobs([check_id(id) for id in ids]))
 
+    def replay_job(self, id: UUID) -> bool:
+        """Make a job that has failed as good as new."""
+        return bool(self._open_store().replay_jobs([check_id(id)]))
+
+    def cancel_job(self, id: UUID) -> bool:
+        """Stop a job that has not stopped."""
+        return bool(self._open_store().cancel_jobs([check_id(id)]))
+
+    def reschedule_job(self, id: UUID, start_at: datetime | None) -> bool:
+        """Have a waiting job be due at another moment."""
+        return self._open_store().reschedule_job(check_id(id), check_moment("start_at", start_at))
+
     def delete_job(self, id: UUID) -> None:
         """Delete a job."""
         if not self._open_store().delete_jobs([check_id(id)]):
@@ -223,11 +239,11 @@ class QueueService:
 
     def delete_jobs_from_origin(self, origin: str) -> int:
         """Delete all jobs that came from *origin*."""
-        return self._open_store().delete_jobs_from_origin(_checked_text("origin", origin))
+        return self._open_store().delete_jobs_from_origin(check_text("origin", origin))
 
     def delete_jobs_of_type(self, type: str) -> int:
         """Delete all jobs of *type*."""
-        return self._open_store().delete_jobs_of_type(_checked_text("type", type))
+        return self._open_store().delete_jobs_of_type(check_text("type", type))
 
     def delete_finished_jobs(self) -> int:
         """Delete all jobs that succeeded and are in no bundle."""
@@ -240,15 +256,92 @@ class QueueService:
 
     def delete_job_bundles_from_origin(self, origin: str) -> int:
         """Delete all bundles that came from *origin*, with their members."""
-        return self._open_store().delete_job_bundles_from_origin(_checked_text("origin", origin))
+        return self._open_store().delete_job_bundles_from_origin(check_text("origin", origin))
 
     def delete_job_bundles_of_type(self, type: str) -> int:
         """Delete all bundles of *type*, with their members."""
-        return self._open_store().delete_job_bundles_of_type(_checked_text("type", type))
+        return self._open_store().delete_job_bundles_of_type(check_text("type", type))
 
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything."""
         self._open_store().delete_all_jobs_and_bundles()
+
+    # --- waiting and hearing
+
+    def wait_for_job(self, id: UUID, timeout: Timeout, *, allow_in_handler: bool = False) -> Job:
+        """Wait until a job has stopped; return it as it then is."""
+        self._open_store()
+        refuse_in_handler(allowed=allow_in_handler)
+        return self._waiting.wait_for_job(check_id(id), self.get_job, seconds_of(timeout))
+
+    def wait_for_bundle(self, id: UUID, timeout: Timeout, *, allow_in_handler: bool = False) -> JobBundle:
+        """Wait until all members of a bundle have stopped; return it as it then is."""
+        self._open_store()
+        refuse_in_handler(allowed=allow_in_handler)
+        return self._waiting.wait_for_bundle(check_id(id), self.get_job_bundle, seconds_of(timeout))
+
+    def claim(self, types: str | Iterable[str], n: int = 1) -> list[Claim]:
+        """Claim up to *n* due jobs, to run them by hand."""
+        self._open_store()
+        return self._claims.claim(types, check_int("n", n, COUNT[1:]))
+
+    @property
+    def listeners(self) -> Listeners:
+        """Who hears of what has stopped."""
+        return self._listeners
+
+    def add_listener(self, listener: ServiceListener) -> None:
+        """Have *listener* hear of each job and bundle that has stopped."""
+        self._open_store()
+        self._listeners.of_service.add(listener)
+        self._delivery.adjust()
+
+    def remove_listener(self, listener: ServiceListener) -> None:
+        """Have *listener* hear nothing more."""
+        self._listeners.of_service.remove(listener)
+        self._delivery.adjust()
+
+    def add_job_stopped_listener(self, listener: JobStoppedListener) -> None:
+        """Have ``listener(job, will_retry)`` called for each job that has stopped."""
+        self._open_store()
+        self._listeners.of_jobs.add(listener)
+        self._delivery.adjust()
+
+    def remove_job_stopped_listener(self, listener: JobStoppedListener) -> None:
+        """Have *listener* called no more."""
+        self._listeners.of_jobs.remove(listener)
+        self._delivery.adjust()
+
+    def add_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
+        """Have ``listener(bundle)`` called for each bundle that has stopped."""
+        self._open_store()
+        self._listeners.of_bundles.add(listener)
+        self._delivery.adjust()
+
+    def remove_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
+        """Have *listener* called no more."""
+        self._listeners.of_bundles.remove(listener)
+        self._delivery.adjust()
+
+    def set_job_bundle_of_type_stopped_listener(self, type: str, listener: JobBundleStoppedListener) -> None:
+        """Have ``listener(bundle)`` called for each bundle of *type* that has stopped, in place of any other."""
+        self._open_store()
+        self._listeners.set_of_bundle_type(check_text("type", type), listener)
+        self._delivery.adjust()
+
+    def remove_job_bundle_of_type_stopped_listener(self, type: str) -> None:
+        """Have no listener for bundles of *type*."""
+        self._listeners.set_of_bundle_type(type, None)
+        self._delivery.adjust()
+
+    def remove_all_job_bundle_stopped_listeners(self) -> None:
+        """Have no listener for bundles, nor for bundles of a type."""
+        self._listeners.clear_of_bundles()
+        self._delivery.adjust()
+
+    def set_on_error(self, on_error: OnError | None) -> None:
+        """Have ``on_error(error)`` called with each error of handlers, listeners and threads."""
+        self._vitals.set_on_error(on_error)
 
     # --- living and ending
 
@@ -274,9 +367,13 @@ class QueueService:
             dependents = list(self._dependents)
         for dependent in dependents:
             dependent.finish(_SECONDS_FOR_POOLS)
+        # Before anything is closed that they need: what was claimed by hand is given back.
+        self._claims.close()
         with self._lock:
             store = self._open_store()
             self._closed = True
+        self._waiting.wake()
+        self._delivery.close()
         self._notifier.close()
         store.close()
 
@@ -292,62 +389,14 @@ class QueueService:
         return f"<{type(self).__qualname__} origin={self._origin!r}{' closed' if self._closed else ''}>"
 
 
-def _program_name() -> str:
-    """Name the program that runs, as a default for where jobs come from."""
-    return (Path(sys.argv[0] if sys.argv else "").name or "python")[:MAX_NAME_LENGTH]
-
-
-def _checked_job(job: object) -> Job:
-    if not isinstance(job, Job):
-        raise InvalidJobError(f"a Job is needed, not {type(job).__qualname__}: make one with Job.new()", field="job")
-    if job.bundle_id is not None:
-        raise InvalidJobError(
-            f"job {job.id} is a member of bundle {job.bundle_id}: use add_bundle()", field="bundle_id"
-        )
-    return job
-
-
-def _checked_text(field: str, value: object) -> str:
-    """Return what is to be compared with a column; another program may have filled that with more than we accept."""
-    if not isinstance(value, str):
-        raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
-    return value
-
-
-def _state(value: str) -> State:
+def _state_named(value: str) -> State:
     try:
         return State(value)
     except ValueError:
         raise InvalidJobError(f"{value!r} is not a state: there are {', '.join(State)}", field="state") from None
 
 
-def _type_of(handler: object) -> str:
-    job_type = getattr(handler, "type", None)
-    if not isinstance(job_type, str):
-        raise InvalidJobError(
-            f"enqueue takes a job type or a handler, not {type(handler).__qualname__} {handler!r:.60}", field="type"
-        )
-    if job_type.endswith("*"):
-        raise InvalidJobError(f"the handler is for all types {job_type!r}: name the one of this job", field="type")
-    return job_type
-
-
-def _start_at(start_at: datetime | None, delay: object) -> datetime | None:
-    if delay is None:
-        return start_at
-    if start_at is not None:
-        raise InvalidJobError("give start_at or delay, not both", field="delay")
-    if not isinstance(delay, timedelta):
-        raise InvalidJobError(f"delay must be a timedelta, not {type(delay).__qualname__}", field="delay")
-    try:
-        return datetime.now(UTC) + delay
-    except OverflowError:
-        raise InvalidJobError(f"a delay of {delay} leads out of the calendar", field="delay") from None
-
-
-def _cursor(store: Store, after: Job | Cursor | None) -> Cursor | None:
-    if after is None:
-        return None
+def _place_of(store: Store, after: Job | Cursor | None) -> Cursor | None:
     if not isinstance(after, Job):
         return after
     created_at = after.created_at or store.get_job(after.id).created_at

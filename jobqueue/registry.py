@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
 from jobqueue.errors import DuplicateHandlerError, InvalidJobError, RegistrationError, RegistryFrozenError
 from jobqueue.handler import SERVICE_TIMEOUT, Handler, HandlerTimeout
 from jobqueue.job_context import JobContext
-from jobqueue.limits import check_name
+from jobqueue.limits import PATTERN_BOUNDARIES, check_type_or_pattern
 from jobqueue.models import Job
 from jobqueue.payload import job_type_of
 from jobqueue.retry import RetryPolicy
@@ -22,7 +22,6 @@ __all__ = ["SERVICE_TIMEOUT", "Handler", "Registry", "ScheduleRetry", "default_r
 ScheduleRetry = Callable[[JobContext, Job], datetime]
 """Says when a job whose run has failed is to be run again."""
 
-_BOUNDARIES: Final = ":./"
 _CACHED_TYPES: Final = 1000
 
 _P = ParamSpec("_P")
@@ -46,7 +45,7 @@ class _ByType(Generic[_V]):
 
     def _find_by_pattern(self, job_type: str) -> _V | None:
         for end in range(len(job_type), 0, -1):
-            if job_type[end - 1] in _BOUNDARIES and (found := self.values.get(f"{job_type[:end]}*")) is not None:
+            if job_type[end - 1] in PATTERN_BOUNDARIES and (found := self.values.get(f"{job_type[:end]}*")) is not None:
                 return found
         return self.values.get("*")
 
@@ -231,20 +230,9 @@ def _type_from_class(payload_class: object, function_name: str) -> str:
 
 def _checked_type(type: str) -> str:
     try:
-        check_name("type", type)
+        return check_type_or_pattern("type", type)
     except InvalidJobError as error:
         raise RegistrationError(f"this is no job type: {error}") from error
-    if "*" in type and not _is_pattern(type):
-        raise RegistrationError(
-            f"{type!r} is neither a job type, which has no '*', nor a pattern, which is '*' alone, "
-            "or a prefix that ends in ':*', '.*' or '/*'"
-        )
-    return type
-
-
-def _is_pattern(type: str) -> bool:
-    prefix, star, rest = type.partition("*")
-    return bool(star) and not rest and (not prefix or prefix[-1] in _BOUNDARIES)
 
 
 default_registry: Final = Registry()

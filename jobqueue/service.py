@@ -5,11 +5,14 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from jobqueue.health import Health
+from jobqueue.claim import Claim
+from jobqueue.health import Health, OnError
+from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, Listeners, ServiceListener
 from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.notifier import Notifier
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Cursor, Store
+from jobqueue.threads import Timeout
 
 
 class JobType(Protocol):
@@ -139,6 +142,22 @@ class Service(Protocol):
         """Make several jobs as good as new in one transaction; return how many of them were there."""
         ...
 
+    def replay_job(self, id: UUID) -> bool:
+        """Make a job that has failed as good as new; return False, and change nothing, in any other case."""
+        ...
+
+    def cancel_job(self, id: UUID) -> bool:
+        """Stop a job that has not stopped, for good; return whether there was one.
+
+        A running one stops at once as far as the queue goes: its claim is lost, its handler is told by its context,
+        and what that still leads to is not saved.
+        """
+        ...
+
+    def reschedule_job(self, id: UUID, start_at: datetime | None) -> bool:
+        """Have a job that has not started be due at *start_at* (None: now); return whether there was one."""
+        ...
+
     def delete_job(self, id: UUID) -> None:
         """Delete a job, also a running one (its claim is lost), also out of its bundle. Raises JobNotFoundError."""
         ...
@@ -169,6 +188,89 @@ class Service(Protocol):
 
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything."""
+        ...
+
+    def wait_for_job(self, id: UUID, timeout: Timeout, *, allow_in_handler: bool = False) -> Job:
+        """Wait until a job has stopped; return it as it then is, whatever became of it.
+
+        *timeout* is in seconds, or a timedelta; None: for ever. A database that does not answer meanwhile is waited
+        for.
+
+        Raises:
+            TimeoutError: it has not stopped within *timeout*.
+            JobNotFoundError: it is not there, or its transaction is not committed; at once, or when it is deleted.
+            JobQueueError: a handler is calling, which would block a worker thread, and *allow_in_handler* is false.
+        """
+        ...
+
+    def wait_for_bundle(self, id: UUID, timeout: Timeout, *, allow_in_handler: bool = False) -> JobBundle:
+        """Wait until all members of a bundle have stopped; return it, with them, as it then is.
+
+        Raises as ``wait_for_job``, with JobBundleNotFoundError.
+        """
+        ...
+
+    def claim(self, types: str | Iterable[str], n: int = 1) -> list[Claim]:
+        """Claim up to *n* due jobs of *types* (names and patterns), to run them by hand.
+
+        Raises InvalidJobError when one of *types* is neither.
+        """
+        ...
+
+    @property
+    def listeners(self) -> Listeners:
+        """Who hears of what has stopped."""
+        ...
+
+    def add_listener(self, listener: ServiceListener) -> None:
+        """Have *listener* hear of each job and bundle that has stopped, wherever; nothing is read for it.
+
+        Listeners are called one after the other, in a thread of the service's. Whatever one raises is logged, told to
+        the function for errors, and kept from the next. Raises TypeError when it has not the methods to hear.
+        """
+        ...
+
+    def remove_listener(self, listener: ServiceListener) -> None:
+        """Have *listener* hear nothing more."""
+        ...
+
+    def add_job_stopped_listener(self, listener: JobStoppedListener) -> None:
+        """Have ``listener(job, will_retry)`` called for each job that has stopped, with the job as it then is.
+
+        With *will_retry*, a run of it has failed that was not its last. Jobs that are deleted by then are passed over.
+        """
+        ...
+
+    def remove_job_stopped_listener(self, listener: JobStoppedListener) -> None:
+        """Have *listener* called no more; once for each time that it was added."""
+        ...
+
+    def add_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
+        """Have ``listener(bundle)`` called for each bundle that has stopped, with its members."""
+        ...
+
+    def remove_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
+        """Have *listener* called no more; once for each time that it was added."""
+        ...
+
+    def set_job_bundle_of_type_stopped_listener(self, type: str, listener: JobBundleStoppedListener) -> None:
+        """Have ``listener(bundle)`` called for each bundle of *type* that has stopped, in place of any other."""
+        ...
+
+    def remove_job_bundle_of_type_stopped_listener(self, type: str) -> None:
+        """Have no listener for bundles of *type*."""
+        ...
+
+    def remove_all_job_bundle_stopped_listeners(self) -> None:
+        """Have no listener for bundles, nor for bundles of a type."""
+        ...
+
+    def set_on_error(self, on_error: OnError | None) -> None:
+        """Have ``on_error(error)`` called for what nobody else is told of, in place of whoever was; None: nobody.
+
+        That is: what handlers, retry schedules and listeners raise, and what keeps threads from the database (once,
+        when it begins). It is called in the thread where that happens; what it raises is logged.
+        """
         ...
 
     @property

@@ -6,10 +6,21 @@ import random
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 logger = logging.getLogger(__name__)
+
+
+Timeout = float | timedelta | None
+"""How long somebody is ready to wait: seconds, or a timedelta; None: for ever."""
+
+
+def seconds_of(timeout: Timeout) -> float | None:
+    """Return *timeout* in seconds; more than a thread can wait is for ever."""
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
 
 
 class StoppableThread(ABC):

@@ -1,6 +1,9 @@
 """Where the parts are put together: settings, store, notifier, service."""
 
-from typing import Final
+import logging
+from contextlib import closing
+from datetime import timedelta
+from typing import Final, TypedDict, Unpack
 
 import psycopg
 
@@ -15,7 +18,10 @@ from jobqueue_pg.pool import complete_conninfo
 from jobqueue_pg.schema import check_schema
 from jobqueue_pg.store import PostgresStore
 
+logger = logging.getLogger(__name__)
+
 _DEFAULT_SETTINGS: Final = WorkerSettings()
+_REAPING_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 
 
 def connect(
@@ -67,31 +73,67 @@ def connect(
     )
 
 
-def init_job_queue(
-    conninfo: str = "",
-    *,
-    schema: str = "worker",
-    settings: WorkerSettings = _DEFAULT_SETTINGS,
-    origin: str | None = None,
-    pool_size: int = 4,
-    listen_conninfo: str | None = None,
-    poll_only: bool = False,
-    max_payload_bytes: int = MAX_PAYLOAD_BYTES,
-) -> QueueService:
+class ConnectOptions(TypedDict, total=False):
+    """What ``connect`` takes by name."""
+
+    schema: str
+    settings: WorkerSettings
+    origin: str | None
+    pool_size: int
+    listen_conninfo: str | None
+    poll_only: bool
+    max_payload_bytes: int
+
+
+def init_job_queue(conninfo: str = "", **options: Unpack[ConnectOptions]) -> QueueService:
     """Open a service like ``connect``, and make it the default one of the process. No job is reset.
 
     Raises:
         ValueError, UnavailableError, SchemaError: as ``connect``.
     """
-    service = connect(
-        conninfo,
-        schema=schema,
-        settings=settings,
-        origin=origin,
-        pool_size=pool_size,
-        listen_conninfo=listen_conninfo,
-        poll_only=poll_only,
-        max_payload_bytes=max_payload_bytes,
-    )
+    service = connect(conninfo, **options)
     set_default_service(service)
     return service
+
+
+def init_job_queue_reset_interrupted_jobs(
+    conninfo: str = "", *, dead_for: timedelta, **options: Unpack[ConnectOptions]
+) -> QueueService:
+    """Open a service like ``init_job_queue``, and take up the jobs of workers that have been silent for *dead_for*.
+
+    That is done once, by the rules by which worker threads do it all the time: a claim is given the lease that its
+    claimer asked for, and silence does not count for the time before the database server was started. A job that was
+    taken up too often already (``settings.max_rescues``) is failed.
+
+    Raises:
+        ValueError: *dead_for* is not positive, or, with heartbeats on, shorter than three of their intervals; this is
+            found before anything is touched. Otherwise as ``connect``.
+        UnavailableError, SchemaError: as ``connect``.
+    """
+    _check_dead_for(dead_for, options.get("settings", _DEFAULT_SETTINGS))
+    service = connect(conninfo, **options)
+    try:
+        _reap(service, dead_for)
+    except BaseException:
+        service.close()
+        raise
+    set_default_service(service)
+    return service
+
+
+def _reap(service: QueueService, dead_for: timedelta) -> None:
+    with closing(service.store.for_workers(lock_timeout=_REAPING_LOCK_TIMEOUT)) as store:
+        rescues = store.reap_jobs(dead_for, service.settings.max_rescues)
+    if rescues:
+        logger.info("took up %d interrupted jobs", sum(not rescue.failed for rescue in rescues))
+
+
+def _check_dead_for(dead_for: timedelta, settings: WorkerSettings) -> None:
+    if dead_for <= timedelta(0):
+        raise ValueError(f"dead_for must be longer than zero, not {dead_for}")
+    interval = settings.heartbeat_interval
+    if interval is not None and dead_for < 3 * interval:
+        raise ValueError(
+            f"dead_for is {dead_for}, but must be at least three times heartbeat_interval ({interval}), "
+            "or jobs of workers that live are taken away from them"
+        )

@@ -156,7 +156,7 @@ class Listener(StoppableThread):
 
     def _lose(self, error: Exception) -> None:
         self.has_connection = False
-        self._channels = frozenset()
+        self._channels = frozenset[str]()
         # Whatever is said while nobody listens is lost: afterwards everybody has to look for themselves.
         for subscription in self._subscriptions():
             subscription.connected = False

@@ -73,6 +73,7 @@ class Carrier:
         except (LockTimeoutError, RefusedError) as error:
             if not outcomes:
                 logger.exception("no job could be claimed")
+                self._health.tell_of(error)
                 return Arrival()
             logger.info("a trip with %d outcomes is taken apart: %s", len(outcomes), type(error).__qualname__)
             return (
@@ -82,6 +83,7 @@ class Carrier:
             return self._broken_off(carried)
         except BackendError as error:
             logger.error("a trip failed, and will be tried again: %s", error)  # noqa: TRY400 - the message says it
+            self._health.tell_of(error)
             return self._broken_off(carried)
         self._settle(carried, trip.saved)
         return Arrival(trip)

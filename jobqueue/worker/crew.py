@@ -89,7 +89,9 @@ class Crew:
             contact=self._contact,
             lost_claims=self._lost_claims,
         )
-        self._maintenance = Maintenance(self._store, settings, self._contact, self._dispatcher)
+        self._maintenance = Maintenance(
+            self._store, settings, contact=self._contact, dispatcher=self._dispatcher, health=health
+        )
         self._heartbeats: list[Heartbeat] = []
         if settings.heartbeat_interval is not None:
             self._heartbeats = [
@@ -142,7 +144,11 @@ class Crew:
                 context.lose()
                 lost.append(fence_of(context.job))
         for fence in lost:
-            self._lost_claims.note(fence, "the job was cancelled, reset or deleted")
+            self._lost_claims.note(fence, "the job was cancelled, reset or deleted", level=logging.INFO)
+
+    def poll_every(self, interval: timedelta) -> None:
+        """Have idle workers look at the queue at least this often."""
+        self._dispatcher.poll_every(interval.total_seconds())
 
     @property
     def includes_current_thread(self) -> bool:

@@ -249,6 +249,13 @@ class Dispatcher:
             self._rings += 1
             self._changed.notify()
 
+    def poll_every(self, seconds: float) -> None:
+        """Look at the queue at least this often, from now on."""
+        with self._lock:
+            self._poll_seconds = min(self._poll_seconds, seconds)
+            self._look_at = min(self._look_at, time.monotonic() + self._poll_seconds)
+            self._changed.notify_all()
+
     # --- for the keeper
 
     def call_keeper(self) -> None:

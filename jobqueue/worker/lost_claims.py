@@ -17,14 +17,15 @@ class LostClaims:
         self._lock = threading.Lock()
         self._noted: set[Fence] = set()
 
-    def note(self, fence: Fence, how: str) -> None:
+    def note(self, fence: Fence, how: str, *, level: int = logging.WARNING) -> None:
         """Log and count a lost claim, unless that was done before."""
         with self._lock:
             if fence in self._noted:
                 return
             self._noted.add(fence)
         self._health.count("lost_claims")
-        logger.warning(
+        logger.log(
+            level,
             "lost the claim %s of %s on job %s: %s; whatever this run led to is not saved",
             fence.claim_id,
             fence.started_at,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from jobqueue.errors import BackendError, UnavailableError
+from jobqueue.health import Health
 from jobqueue.outcomes import Rescue
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import WorkerStore
@@ -22,12 +23,21 @@ _LONGEST_INTERVAL: Final = timedelta(seconds=4)
 class Maintenance(StoppableThread):
     """Every process runs it, at its own moments; there is no leader, and no handler is needed."""
 
-    def __init__(self, store: WorkerStore, settings: WorkerSettings, contact: Contact, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        store: WorkerStore,
+        settings: WorkerSettings,
+        *,
+        contact: Contact,
+        dispatcher: Dispatcher,
+        health: Health,
+    ) -> None:
         super().__init__("jobqueue-maintenance")
         self._store = store
         self._settings = settings
         self._contact = contact
         self._dispatcher = dispatcher
+        self._health = health
         self._interval = min(settings.dead_for / 4, _LONGEST_INTERVAL).total_seconds()
 
     def run(self) -> None:
@@ -51,6 +61,7 @@ class Maintenance(StoppableThread):
             logger.debug("maintenance has to wait: %s", error)
         except BackendError as error:
             logger.error("maintenance fails: %s", error)  # noqa: TRY400 - the message says it
+            self._health.tell_of(error)
 
     def _reap(self) -> None:
         self._report(self._store.reap_jobs(self._settings.dead_for, self._settings.max_rescues))

@@ -10,13 +10,14 @@ from typing import Final, Self
 
 from jobqueue.registry import Registry, default_registry
 from jobqueue.service import Service
+from jobqueue.threads import Timeout, seconds_of
 from jobqueue.worker.crew import Crew
 
 _SECONDS_AT_EXIT: Final = 5.0
 
 
 class WorkerPool:
-    """Worker threads for the jobs of a service whose types are registered; as a context manager it runs in the block.
+    """Worker threads for the jobs of a service whose types are registered; in a ``with`` block it runs to its end.
 
     A pool runs once. Its settings are the service's. Handlers cannot be registered while it runs.
 
@@ -69,13 +70,21 @@ class WorkerPool:
         self._registry.thaw()
         self._service.detach(self)
 
+    def poll_every(self, interval: timedelta) -> None:
+        """Have idle threads look at the queue at least this often, if that is more often than they do.
+
+        It holds while the pool runs; before ``start`` it does nothing.
+        """
+        if self._crew is not None:
+            self._crew.poll_every(interval)
+
     def stop(self) -> None:
         """Claim no more jobs; running ones go on. Returns at once, and is safe twice and before ``start``."""
         if self._crew is not None:
             self._stopped = True
             self._crew.stop()
 
-    def finish(self, timeout: float | timedelta | None = None) -> bool:
+    def finish(self, timeout: Timeout = None) -> bool:
         """Stop, wait for running jobs and save what they led to; return whether all of that was done.
 
         When *timeout* (seconds, or a timedelta; None: however long jobs take) has passed, handlers are told so by
@@ -89,9 +98,7 @@ class WorkerPool:
             return True
         if self._crew.includes_current_thread:
             raise RuntimeError("a handler cannot wait for its own pool to finish: call stop() instead")
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        if seconds is not None and seconds > threading.TIMEOUT_MAX:
-            seconds = None
+        seconds = seconds_of(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
         self.stop()
         # A signal handler may call this while its thread is in here already: it cannot wait for itself.
@@ -117,7 +124,8 @@ class WorkerPool:
         self.finish(_SECONDS_AT_EXIT)
 
     def __enter__(self) -> Self:
-        self.start()
+        if not self.is_running:
+            self.start()
         return self
 
     def __exit__(

@@ -5,10 +5,12 @@ from datetime import timedelta
 
 from jobqueue.context import current_service
 from jobqueue.errors import JobQueueError
+from jobqueue.threads import Timeout
 from jobqueue.worker.pool import WorkerPool
 
 _lock = threading.Lock()
 _pool: WorkerPool | None = None
+_poll_interval: timedelta | None = None  # the shortest that was asked for since threads were last stopped
 
 
 def start_threads(n: int) -> WorkerPool:
@@ -27,22 +29,52 @@ def start_threads(n: int) -> WorkerPool:
         if _pool is not None:
             _pool.finish()
         pool.start()
+        if _poll_interval is not None:
+            pool.poll_every(_poll_interval)
         _pool = pool
         return pool
 
 
+def start_polling_available_jobs(interval: timedelta | float) -> None:
+    """Have idle worker threads look at the queue every *interval* (a timedelta, or seconds), until they are stopped.
+
+    They do so every ``WorkerSettings.poll_interval`` anyway; this is for more often. May be called before
+    ``start_threads`` or after it, and several times: the shortest interval counts.
+
+    Raises:
+        ValueError: *interval* is zero or negative.
+    """
+    global _poll_interval  # noqa: PLW0603 - as the pool
+    wanted = interval if isinstance(interval, timedelta) else timedelta(seconds=interval)
+    if wanted < timedelta(0):
+        raise ValueError(f"a poll interval cannot be negative, as {interval} is")
+    if not wanted:
+        raise ValueError("a poll interval cannot be zero: that would be a busy loop")
+    with _lock:
+        _poll_interval = wanted if _poll_interval is None else min(_poll_interval, wanted)
+        if _pool is not None and _pool.is_running:
+            _pool.poll_every(_poll_interval)
+
+
 def stop_threads() -> None:
     """Claim no more jobs; running ones go on. Returns at once; without threads it does nothing."""
+    _forget_polling()
     pool = _pool
     if pool is not None:
         pool.stop()
 
 
-def finish_threads(timeout: float | timedelta | None = None) -> bool:
+def finish_threads(timeout: Timeout = None) -> bool:
     """Stop the worker threads and wait until their jobs have ended and are saved; see ``WorkerPool.finish``.
 
     Returns False when something had not ended within *timeout* (seconds, or a timedelta). Without threads it does
     nothing, and returns True.
     """
+    _forget_polling()
     pool = _pool
     return True if pool is None else pool.finish(timeout)
+
+
+def _forget_polling() -> None:
+    global _poll_interval  # noqa: PLW0603 - as the pool
+    _poll_interval = None

@@ -65,6 +65,7 @@ class Saving:
         The job's claim then falls silent, so that it is rescued as often as allowed, and failed by the reaper.
         """
         self.health.count("refused_outcomes")
+        self.health.tell_of(refusal)
         logger.error(
             "the outcome (%s) of job %s was refused, and is saved as a failure; its error_msg says why",
             outcome.kind,

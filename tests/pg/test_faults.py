@@ -312,7 +312,7 @@ def test_without_heartbeats_a_claim_shows_no_life(workers, registry):
 
 def test_a_lost_claim_is_told_to_its_run(workers, registry, caplog):
     """Once a claim is taken away, the run is told, its outcome changes nothing, and this is logged and counted once."""
-    running = Running(workers, registry, heartbeat_interval=timedelta(seconds=0.1))
+    running = Running(workers, registry, poll_only=True, heartbeat_interval=timedelta(seconds=0.1))
     [context] = running.contexts
     running.pool.stop()
     running.service.reset_job(running.job.id)
@@ -331,7 +331,7 @@ def test_a_lost_claim_is_told_to_its_run(workers, registry, caplog):
 
 def test_a_lost_claim_that_no_beat_finds(workers, registry, caplog):
     """A claim that is lost between two beats is found out when the outcome is refused, and counted once."""
-    running = Running(workers, registry)
+    running = Running(workers, registry, poll_only=True)
     running.pool.stop()
     running.service.reset_job(running.job.id)
     running.may_end.set()
@@ -339,6 +339,19 @@ def test_a_lost_claim_that_no_beat_finds(workers, registry, caplog):
     assert running.service.get_job(running.job.id).state is State.AVAILABLE
     assert len(our_lines(caplog, "lost the claim")) == 1
     assert running.service.health()["lost_claims"] == 1
+
+
+def test_a_lost_claim_that_is_told_of(workers, registry, caplog):
+    """Who takes a claim away tells its run at once, without waiting for a beat; this is logged once, as no alarm."""
+    caplog.set_level("INFO")
+    running = Running(workers, registry)
+    [context] = running.contexts
+    assert running.service.cancel_job(running.job.id)
+    wait_until(lambda: context.is_lost, 3)
+    running.may_end.set()
+    assert running.pool.finish(PATIENCE)
+    assert running.service.get_job(running.job.id).state is State.CANCELLED
+    assert [record.levelname for record in caplog.records if "lost the claim" in record.getMessage()] == ["INFO"]
 
 
 def test_a_job_deleted_while_it_runs(workers, registry):

@@ -1,0 +1,92 @@
+"""What is added: checked, and completed with what its maker has left open. No I/O."""
+
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+
+from jobqueue.errors import InvalidJobError
+from jobqueue.limits import MAX_NAME_LENGTH
+from jobqueue.models import Job, JobBundle
+from jobqueue.registry import default_registry
+from jobqueue.service import JobType
+
+
+def program_name() -> str:
+    """Name the program that runs, as a default for where jobs come from."""
+    return (Path(sys.argv[0] if sys.argv else "").name or "python")[:MAX_NAME_LENGTH]
+
+
+def complete_job(job: object, origin: str) -> Job:
+    """Return *job* with an origin. Raises InvalidJobError when it is none, or a member of a bundle."""
+    if not isinstance(job, Job):
+        raise InvalidJobError(f"a Job is needed, not {type(job).__qualname__}: make one with Job.new()", field="job")
+    if job.bundle_id is not None:
+        raise InvalidJobError(
+            f"job {job.id} is a member of bundle {job.bundle_id}: use add_bundle()", field="bundle_id"
+        )
+    return _with_origin(job, origin)
+
+
+def complete_jobs(jobs: Iterable[Job], origin: str) -> list[Job]:
+    """Return *jobs* with origins. Raises InvalidJobError as ``complete_job`` does, and for a single job."""
+    if isinstance(jobs, Job):
+        raise InvalidJobError("add_jobs takes several jobs: add_job() is for one", field="jobs")
+    return [complete_job(job, origin) for job in jobs]
+
+
+def complete_bundle(bundle: object, origin: str) -> JobBundle:
+    """Return *bundle* with origins, its members' too. Raises InvalidJobError when it could not complete."""
+    if not isinstance(bundle, JobBundle):
+        raise InvalidJobError(f"add_bundle takes a JobBundle, not {type(bundle).__qualname__}", field="bundle")
+    if not bundle.jobs:
+        raise InvalidJobError(f"bundle {bundle.id} has no jobs: it could never complete", field="jobs")
+    if bundle.num_jobs != len(bundle.jobs) or any(job.bundle_id != bundle.id for job in bundle.jobs):
+        raise InvalidJobError(f"bundle {bundle.id} does not hold its {bundle.num_jobs} members", field="jobs")
+    origin = bundle.origin if bundle.origin is not None else origin
+    on_stopped = bundle.on_stopped
+    if on_stopped is not None and on_stopped.origin is None:
+        on_stopped = attrs.evolve(on_stopped, origin=origin)
+    jobs = tuple(_with_origin(job, origin) for job in bundle.jobs)
+    return attrs.evolve(bundle, origin=origin, jobs=jobs, on_stopped=on_stopped)
+
+
+def _with_origin(job: Job, origin: str) -> Job:
+    return job if job.origin is not None else attrs.evolve(job, origin=origin)
+
+
+def job_type_named(type_or_handler: str | JobType) -> str:
+    """Return the job type that is meant. Raises InvalidJobError when none is, or many."""
+    if isinstance(type_or_handler, str):
+        return type_or_handler
+    job_type = getattr(type_or_handler, "type", None)
+    if not isinstance(job_type, str):
+        raise InvalidJobError(
+            f"enqueue takes a job type or a handler, not {type(type_or_handler).__qualname__} {type_or_handler!r:.60}",
+            field="type",
+        )
+    if job_type.endswith("*"):
+        raise InvalidJobError(f"the handler is for all types {job_type!r}: name the one of this job", field="type")
+    return job_type
+
+
+def retries_of(type_or_handler: str | JobType) -> int:
+    """Return how often jobs are run again when nobody says so: as their handler does, if it is known here."""
+    handler = default_registry.find(type_or_handler) if isinstance(type_or_handler, str) else type_or_handler
+    return 0 if handler is None else handler.max_retry_count
+
+
+def moment_after(start_at: datetime | None, delay: object) -> datetime | None:
+    """Return *start_at*, or else the moment after *delay*. Raises InvalidJobError when both are given."""
+    if delay is None:
+        return start_at
+    if start_at is not None:
+        raise InvalidJobError("give start_at or delay, not both", field="delay")
+    if not isinstance(delay, timedelta):
+        raise InvalidJobError(f"delay must be a timedelta, not {type(delay).__qualname__}", field="delay")
+    try:
+        return datetime.now(UTC) + delay
+    except OverflowError:
+        raise InvalidJobError(f"a delay of {delay} leads out of the calendar", field="delay") from None

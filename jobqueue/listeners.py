@@ -1,0 +1,162 @@
+"""Who hears what has stopped: the listeners of a service, and how an error of one is kept from the next."""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
+from typing import Generic, Protocol, TypeVar
+from uuid import UUID
+
+from jobqueue.events import Event, JobBundleStopped, JobStopped
+from jobqueue.health import Health
+from jobqueue.models import Job, JobBundle
+
+logger = logging.getLogger(__name__)
+
+JobStoppedListener = Callable[[Job, bool], object]
+"""Is called with a job that has stopped, and whether it will be retried."""
+
+JobBundleStoppedListener = Callable[[JobBundle], object]
+"""Is called with a bundle whose members have all stopped, and with them."""
+
+_T = TypeVar("_T")
+
+
+class ServiceListener(Protocol):
+    """Hears of jobs and bundles without reading them: derive from it, and override what is of interest."""
+
+    def on_job_stopped(self, id: UUID, type: str, origin: str, will_retry: bool) -> None:  # noqa: FBT001 - as in the API
+        """Hear that a job has stopped; or, if it *will_retry*, that a run of it has failed which was not its last."""
+
+    def on_job_bundle_stopped(self, id: UUID, type: str, origin: str) -> None:
+        """Hear that all members of a bundle have stopped."""
+
+
+class _Listeners(Generic[_T]):
+    """Listeners in the order in which they came; one that came twice is there twice.
+
+    They are told apart by identity, so that anything that can be called can be removed again; a method of the same
+    object is the same, too, although Python makes a new one each time. Whoever walks over them is not disturbed.
+    """
+
+    def __init__(self, *methods: str) -> None:
+        self._methods = methods
+        self._lock = threading.Lock()
+        self.all: tuple[_T, ...] = ()
+
+    def add(self, listener: _T) -> None:
+        """Add it. Raises TypeError when it has not the methods by which to hear."""
+        _check_listener(listener, *self._methods)
+        with self._lock:
+            self.all += (listener,)
+
+    def remove(self, listener: _T) -> None:
+        """Remove it, once; nothing happens if it is not there."""
+        with self._lock:
+            for place, other in enumerate(self.all):
+                if _is_same(other, listener):
+                    self.all = self.all[:place] + self.all[place + 1 :]
+                    return
+
+    def clear(self) -> None:
+        with self._lock:
+            self.all = ()
+
+    def has(self, listener: _T) -> bool:
+        return any(_is_same(other, listener) for other in self.all)
+
+
+def _check_listener(listener: object, *methods: str) -> None:
+    """Raise TypeError unless *listener* has all of *methods*."""
+    if lacking := [name for name in methods if not callable(getattr(listener, name, None))]:
+        raise TypeError(f"a listener here needs {' and '.join(lacking)}, which {listener!r:.60} has not")
+
+
+def _is_same(one: object, other: object) -> bool:
+    return one is other or (isinstance(one, MethodType) and isinstance(other, MethodType) and one == other)
+
+
+class Listeners:
+    """All listeners of one service. Safe for use by many threads, and by listeners themselves."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self.of_service = _Listeners[ServiceListener]("on_job_stopped", "on_job_bundle_stopped")
+        self.of_jobs = _Listeners[JobStoppedListener]("__call__")
+        self.of_bundles = _Listeners[JobBundleStoppedListener]("__call__")
+        self._lock = threading.Lock()
+        self._of_bundle_types: dict[str, JobBundleStoppedListener] = {}
+
+    def set_of_bundle_type(self, type: str, listener: JobBundleStoppedListener | None) -> None:
+        """Make *listener* the one for bundles of *type*, in place of any other; None: have none."""
+        if listener is not None:
+            _check_listener(listener, "__call__")
+        with self._lock:
+            if listener is None:
+                self._of_bundle_types.pop(type, None)
+            else:
+                self._of_bundle_types[type] = listener
+
+    def clear_of_bundles(self) -> None:
+        """Remove all listeners for bundles, those for bundles of a type among them."""
+        with self._lock:
+            self._of_bundle_types.clear()
+        self.of_bundles.clear()
+
+    @property
+    def kinds(self) -> frozenset[type[Event]]:
+        """The events that anybody wants to hear."""
+        kinds = set[type[Event]]()
+        if self.of_service.all or self.of_jobs.all:
+            kinds.add(JobStopped)
+        if self.of_service.all or self.of_bundles.all or self._of_bundle_types:
+            kinds.add(JobBundleStopped)
+        return frozenset(kinds)
+
+    def want(self, event: JobStopped | JobBundleStopped) -> bool:
+        """Whether the job or bundle has to be read for anybody."""
+        if isinstance(event, JobStopped):
+            return bool(self.of_jobs.all)
+        # A notification may cut the type of a bundle of another program; then it is not known before it is read.
+        return bool(self.of_bundles.all or self._of_bundle_types)
+
+    def tell_event(self, event: JobStopped | JobBundleStopped) -> None:
+        """Tell the listeners that want no more than the event."""
+        self._tell(self.of_service, lambda listener: _hear(listener, event), f"event of {event.id}")
+
+    def tell_job(self, job: Job, *, will_retry: bool) -> None:
+        """Tell the listeners that want the job."""
+        self._tell(self.of_jobs, lambda listener: listener(job, will_retry), f"job {job.id}")
+
+    def tell_bundle(self, bundle: JobBundle) -> None:
+        """Tell the listeners that want the bundle: first those for all, then the one for its type."""
+        self._tell(self.of_bundles, lambda listener: listener(bundle), f"bundle {bundle.id}")
+        if (of_type := self._of_bundle_types.get(bundle.type)) is not None:
+            self._call(partial(of_type, bundle), f"bundle {bundle.id}")
+
+    def tell_bundle_stopped(self, bundle: JobBundle) -> None:
+        """Tell everybody of a bundle that is not stored anywhere."""
+        self.tell_event(JobBundleStopped(id=bundle.id, type=bundle.type, origin=bundle.origin or ""))
+        self.tell_bundle(bundle)
+
+    def _tell(self, listeners: _Listeners[_T], how: Callable[[_T], object], what: str) -> None:
+        """Tell each, unless it was removed meanwhile."""
+        for listener in listeners.all:
+            if listeners.has(listener):
+                self._call(partial(how, listener), what)
+
+    def _call(self, call: Callable[[], object], what: str) -> None:
+        """Call a listener; what it raises is logged, and goes no further."""
+        try:
+            call()
+        except BaseException as error:
+            logger.exception("a listener failed on %s", what)
+            self._health.tell_of(error)
+
+
+def _hear(listener: ServiceListener, event: JobStopped | JobBundleStopped) -> None:
+    if isinstance(event, JobStopped):
+        listener.on_job_stopped(event.id, event.type, event.origin, event.will_retry)
+    else:
+        listener.on_job_bundle_stopped(event.id, event.type, event.origin)
