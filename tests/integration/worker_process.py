@@ -53,6 +53,22 @@ def main() -> None:
         # As long as it is told the first time, and no time at all when it was rescued.
         return slow(ctx, 0 if ctx.job.rescue_count else seconds)
 
+    @registry.handler("member")
+    def member(ctx: JobContext, *, seconds: float, fails: bool = False) -> None:
+        # Ends early when the run is not wanted any more, as a good handler does.
+        for _ in range(round(seconds / 0.02)):
+            threading.Event().wait(0.02)
+            ctx.check()
+        if fails:
+            raise ValueError("as it was told")
+
+    @registry.handler("complete")
+    def complete(ctx: JobContext, _: object) -> dict[str, int]:
+        note(conninfo, ctx, "run")
+        bundle = ctx.bundle()
+        assert bundle is not None
+        return {"members": len(bundle.jobs), "stopped": sum(job.stopped for job in bundle.jobs)}
+
     @registry.handler("poison")
     def poison(ctx: JobContext, _: int) -> None:
         note(conninfo, ctx, "began")
