@@ -1,5 +1,6 @@
 """A job queue for synchronous, threaded Python: enqueue in your transaction, run in threads."""
 
+from jobqueue import testing as testing
 from jobqueue.api import (
     add_bundle,
     add_job,
@@ -42,6 +43,7 @@ from jobqueue.api import (
     wait_for_job,
 )
 from jobqueue.backends import connect
+from jobqueue.backends.nothing import DoNothingService, ServiceWithError
 from jobqueue.claim import Claim
 from jobqueue.context import current_service, set_default_service, use_service
 from jobqueue.errors import (
@@ -95,6 +97,7 @@ __all__ = [
     "Claim",
     "ClosedError",
     "Discard",
+    "DoNothingService",
     "DuplicateHandlerError",
     "DuplicateJobError",
     "Exponential",
@@ -126,6 +129,7 @@ __all__ = [
     "SchemaError",
     "Service",
     "ServiceListener",
+    "ServiceWithError",
     "Snooze",
     "State",
     "Status",

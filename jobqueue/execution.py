@@ -101,13 +101,36 @@ def outcome_of_failure(
     return retry
 
 
-def _call(job: Job, context: JobContext, handler: Handler[..., Any] | None) -> object:
-    if handler is None:
-        raise HandlerNotFoundError(f"no handler is registered for jobs of type {job.type!r} (job {job.id})")
-    # Both in a copied context, which ends with the run.
+def outcome_of_success(job: Job, result: object) -> Outcome:
+    """Return what is to become of a *job* whose run has ended with *result*.
+
+    Raises:
+        PayloadError: *result* cannot be stored as JSON.
+    """
+    if isinstance(result, Snooze):
+        return Outcome.snoozed(job, result.delay)
+    if isinstance(result, Discard):
+        return Outcome.discarded(job, reason_of(result))
+    return Outcome.finished(job, None if result is None else dump_json(result))
+
+
+def reason_of(discard: Discard) -> str:
+    """Say why a job was discarded, in a form that the database accepts."""
+    reason = _start_of(_storable(str(discard.reason)))
+    return reason if reason.strip() else "discarded by its handler"
+
+
+def enter(context: JobContext) -> None:
+    """Make *context* the run that goes on, and its service the current one: in a copied context, which ends with it."""
     current_job_context.set(context)
     if context.service is not None:
         make_current(context.service)
+
+
+def _call(job: Job, context: JobContext, handler: Handler[..., Any] | None) -> object:
+    if handler is None:
+        raise HandlerNotFoundError(f"no handler is registered for jobs of type {job.type!r} (job {job.id})")
+    enter(context)
     return handler.run(context)
 
 
@@ -133,13 +156,8 @@ def _told_to_stop(context: JobContext, error: BaseException) -> bool:
 
 
 def _after_success(job: Job, result: object) -> Outcome:
-    if isinstance(result, Snooze):
-        return Outcome.snoozed(job, result.delay)
-    if isinstance(result, Discard):
-        reason = _start_of(_storable(str(result.reason)))
-        return Outcome.discarded(job, reason if reason.strip() else "discarded by its handler")
     try:
-        return Outcome.finished(job, None if result is None else dump_json(result))
+        return outcome_of_success(job, result)
     except PayloadError as error:
         unstored = run_error_of(error)
         return _failed(job, attrs.evolve(unstored, message=f"the result cannot be stored as JSON: {unstored.message}"))

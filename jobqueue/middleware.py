@@ -1,13 +1,15 @@
 """What stands between those who add jobs and the rows: middleware, in force in the context that has put it there."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+import attrs
 
 from jobqueue.models import Job, JobBundle
 from jobqueue.service import Service
 
-_in_force: ContextVar[tuple["AddMiddleware", ...]] = ContextVar("jobqueue_add_middleware", default=())
+_in_force: ContextVar[tuple["_Layer", ...]] = ContextVar("jobqueue_add_middleware", default=())
 
 
 class AddMiddleware:
@@ -31,37 +33,51 @@ class AddMiddleware:
         return add(bundle)
 
 
+@attrs.define(eq=False)
+class _Layer:
+    """Middleware within its block. A context that was copied there may outlive that, as a thread's does."""
+
+    middleware: AddMiddleware
+    outermost: bool
+    is_over: bool = False
+
+
 @contextmanager
 def adding_through(middleware: AddMiddleware, *, outermost: bool) -> Generator[None]:
-    """Have all that is added within the block, in this thread (or task), pass through *middleware*.
+    """Have all that is added within the block pass through *middleware*: in this thread (or task), and those it starts.
 
-    It comes before all that is in force already if it is the *outermost*, else after it.
+    It comes before what is in force already; but what is *outermost* always comes before what is not.
     """
-    others = _in_force.get()
-    token = _in_force.set((middleware, *others) if outermost else (*others, middleware))
+    layer = _Layer(middleware, outermost)
+    token = _in_force.set(tuple(sorted((layer, *_in_force.get()), key=lambda each: not each.outermost)))
     try:
         yield
     finally:
+        layer.is_over = True
         _in_force.reset(token)
 
 
 def add_job_through(service: Service, job: Job, add: Callable[[Job], Job]) -> Job:
     """Pass *job* through all middleware that is in force, and at last to *add*."""
 
-    def pass_on(job: Job, rest: tuple[AddMiddleware, ...]) -> Job:
+    def pass_on(job: Job, rest: Sequence[AddMiddleware]) -> Job:
         if not rest:
             return add(job)
         return rest[0].add_job(service, job, lambda passed: pass_on(passed, rest[1:]))
 
-    return pass_on(job, _in_force.get())
+    return pass_on(job, _middleware_in_force())
 
 
 def add_bundle_through(service: Service, bundle: JobBundle, add: Callable[[JobBundle], JobBundle]) -> JobBundle:
     """Pass *bundle* through all middleware that is in force, and at last to *add*."""
 
-    def pass_on(bundle: JobBundle, rest: tuple[AddMiddleware, ...]) -> JobBundle:
+    def pass_on(bundle: JobBundle, rest: Sequence[AddMiddleware]) -> JobBundle:
         if not rest:
             return add(bundle)
         return rest[0].add_bundle(service, bundle, lambda passed: pass_on(passed, rest[1:]))
 
-    return pass_on(bundle, _in_force.get())
+    return pass_on(bundle, _middleware_in_force())
+
+
+def _middleware_in_force() -> Sequence[AddMiddleware]:
+    return [layer.middleware for layer in _in_force.get() if not layer.is_over]

@@ -146,7 +146,8 @@ class WorkerStore(Protocol):
         """Save *outcomes* and claim up to *limit* due jobs of *types*, in one statement and one commit.
 
         *types* are exact names, prefixes (``report:*``) and ``*``. An outcome whose claim was lost is not saved and
-        raises nothing. Claims are by priority, then by when they were due.
+        raises nothing. Claims are by priority, then by when they were due; within a priority, a claim of several jobs
+        may take those of one type before those of the next.
         """
         ...
 

@@ -1,5 +1,6 @@
 """Jobs and bundles as rows in PostgreSQL, as applications use them: each method is one statement or one transaction."""
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
@@ -18,11 +19,13 @@ from jobqueue_pg import rows
 from jobqueue_pg.database import Database, Parameters
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.joining import joined
-from jobqueue_pg.pool import application_pool, worker_pool
+from jobqueue_pg.pool import WORKER_CONNECTIONS, application_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import managing
 from jobqueue_pg.schema import channel_prefix
 from jobqueue_pg.worker_store import PostgresWorkerStore
+
+logger = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
 
@@ -199,6 +202,7 @@ class PostgresStore:
     def for_workers(self, *, lock_timeout: timedelta = _LOCK_TIMEOUT) -> PostgresWorkerStore:
         """Return the same rows over the few connections of one worker pool."""
         pool = worker_pool(self._conninfo, lock_timeout)
+        logger.info("worker threads use up to %d connections, and the listener one more", WORKER_CONNECTIONS)
         return PostgresWorkerStore(Database(pool, self._database.schema, self._database.now))
 
     def close(self) -> None:

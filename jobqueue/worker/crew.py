@@ -16,7 +16,7 @@ from jobqueue.service import Service
 from jobqueue.threads import Backoff, StoppableThread
 from jobqueue.worker.carrier import Carrier
 from jobqueue.worker.contact import Contact
-from jobqueue.worker.dispatcher import MAX_TRIPS, Dispatcher
+from jobqueue.worker.dispatcher import Dispatcher
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.keeper import Keeper
 from jobqueue.worker.lost_claims import LostClaims
@@ -122,11 +122,10 @@ class Crew:
         types = self._registry.patterns()
         others = f" and {len(types) - _TYPES_TO_LOG} more" if len(types) > _TYPES_TO_LOG else ""
         logger.info(
-            "started %d worker threads for %s%s; they use %d connections, the listener one more",
+            "started %d worker threads for %s%s",
             len(self._workers),
             ", ".join(types[:_TYPES_TO_LOG]) or "no job type",
             others,
-            MAX_TRIPS + 1,
         )
 
     def _hear(self, event: Event) -> None:
@@ -138,13 +137,14 @@ class Crew:
     def _lose(self, claim: ClaimLost) -> None:
         """Have a claim that was taken away not started, or its run told of it. What is missed here, the beats find."""
         fences = [fence for fence in self._dispatcher.kept_fences() if claim.is_of(fence.job_id, fence.claim_id)]
-        lost = self._dispatcher.drop(fences)
+        how = "the job was cancelled, reset or deleted"
+        for fence in self._dispatcher.drop(fences):
+            self._lost_claims.note(fence, how, level=logging.INFO)
+            self._lost_claims.forget(fence)
         for context in self._contexts():
             if claim.is_of(context.job.id, context.job.claim_id):
                 context.lose()
-                lost.append(fence_of(context.job))
-        for fence in lost:
-            self._lost_claims.note(fence, "the job was cancelled, reset or deleted", level=logging.INFO)
+                self._lost_claims.note(fence_of(context.job), how, level=logging.INFO)
 
     def poll_every(self, interval: timedelta) -> None:
         """Have idle workers look at the queue at least this often."""

@@ -18,7 +18,7 @@ from jobqueue.worker.carrier import Carrier, HandedIn
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.dispatcher import MAX_TRIPS, Dispatcher
 from jobqueue.worker.lost_claims import LostClaims
-from tests.fixtures.memory_worker_store import MemoryWorkerStore
+from tests.fixtures.gated_worker_store import GatedWorkerStore
 from tests.fixtures.waiting import wait_until
 
 LONG = timedelta(seconds=30)
@@ -30,7 +30,7 @@ class Rig:
     """A dispatcher, the store under it, and workers that do nothing but ask for jobs."""
 
     def __init__(self, batch_size: int = 1, poll_interval: timedelta = LONG) -> None:
-        self.store = MemoryWorkerStore()
+        self.store = GatedWorkerStore()
         settings = WorkerSettings(batch_size=batch_size, poll_interval=poll_interval)
         health = Health()
         contact = Contact(health.vital("workers"), settings.dead_for)

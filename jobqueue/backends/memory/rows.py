@@ -1,0 +1,79 @@
+"""What a queue in memory holds: jobs, bundles, and what finds them. Whoever looks at them holds the queue's lock."""
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from uuid import UUID
+
+from jobqueue.backends.memory.lanes import Lanes
+from jobqueue.errors import DuplicateJobError
+from jobqueue.models import Job, JobBundle
+from jobqueue.outcomes import Fence
+
+
+class Rows:
+    """Jobs and bundles by their ids. A bundle is kept without its members, which are jobs like others."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[UUID, Job] = {}
+        self.bundles: dict[UUID, JobBundle] = {}
+        self.lanes = Lanes()
+        self.leases = dict[UUID, timedelta]()
+        """Of running jobs: how long their claims may be silent."""
+        self._members: dict[UUID, dict[UUID, None]] = {}
+
+    def find(self, ids: Iterable[UUID]) -> list[Job]:
+        """Return those of the jobs that are there, by id."""
+        return [self.jobs[id_] for id_ in sorted(set(ids)) if id_ in self.jobs]
+
+    def members_of(self, bundle_id: UUID) -> list[Job]:
+        """Return the members of a bundle, in the order in which they were made."""
+        return self.find(self._members.get(bundle_id, ()))
+
+    def owned_by(self, fences: Iterable[Fence]) -> Iterator[Job]:
+        """Yield the jobs whose rows still show the claim that one of *fences* tells of."""
+        for fence in fences:
+            job = self.jobs.get(fence.job_id)
+            if job is None or job.stopped:
+                continue
+            if (job.started_at, job.claim_id) == (fence.started_at, fence.claim_id):
+                yield job
+
+    def check_new(self, jobs: Iterable[Job], bundle: JobBundle | None = None) -> None:
+        """Raise DuplicateJobError when one of the ids is there already, or twice among them."""
+        seen = set[UUID]()
+        for job in jobs:
+            if job.id in self.jobs or job.id in seen:
+                raise _duplicate(job.id)
+            seen.add(job.id)
+        if bundle is not None and bundle.id in self.bundles:
+            raise _duplicate(bundle.id)
+
+    def put_job(self, job: Job) -> None:
+        """Put a new job, or a new state of one, in its place."""
+        self.jobs[job.id] = job
+        if job.bundle_id is not None:
+            self._members.setdefault(job.bundle_id, {})[job.id] = None
+        due_at = job.start_at or job.created_at
+        if not job.started and due_at is not None:
+            self.lanes.add(job, due_at)
+        else:
+            self.lanes.discard(job.id)
+        if not job.started_and_not_stopped:
+            self.leases.pop(job.id, None)
+
+    def remove_job(self, job: Job) -> None:
+        """Remove a job."""
+        del self.jobs[job.id]
+        self.lanes.discard(job.id)
+        self.leases.pop(job.id, None)
+        if job.bundle_id is not None:
+            self._members.get(job.bundle_id, {}).pop(job.id, None)
+
+    def remove_bundle(self, bundle_id: UUID) -> None:
+        """Remove a bundle; its members are jobs that belong to nothing any more."""
+        del self.bundles[bundle_id]
+        self._members.pop(bundle_id, None)
+
+
+def _duplicate(id_: UUID) -> DuplicateJobError:
+    return DuplicateJobError(f"{id_} is in the queue already; nothing was added", existing_id=id_)

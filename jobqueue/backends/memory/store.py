@@ -1,0 +1,298 @@
+"""Jobs and bundles in memory, as applications use them: each method is one look at the rows, or one change."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from heapq import nlargest
+from typing import Any
+from uuid import UUID
+
+import attrs
+
+from jobqueue.backends.memory import transitions
+from jobqueue.backends.memory.queue import MemoryQueue
+from jobqueue.backends.memory.session import Session
+from jobqueue.backends.memory.worker_store import MemoryWorkerStore
+from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, PayloadError
+from jobqueue.models import Job, JobBundle, JobDesc, State, Status
+from jobqueue.outcomes import Fence
+from jobqueue.payload import RawJSON, dump_json, load_json
+from jobqueue.store import Cursor, JobFilter
+
+
+class MemoryStore:
+    """The Store over a MemoryQueue.
+
+    *now* is for tests that move the clock: what it returns, unless None, takes the place of this machine's time.
+    *on_close* is called when the store closes, once.
+    """
+
+    def __init__(
+        self,
+        queue: MemoryQueue,
+        *,
+        now: Callable[[], datetime | None] = lambda: None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._session = Session(queue, now)
+        self._on_close = on_close
+
+    # --- adding
+
+    def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
+        """Add a job that has an origin."""
+        self._join(connection)
+        with self._session.changing() as change:
+            change.rows.check_new([job])
+            change.insert_jobs([transitions.added(job, change.now, delay=delay)])
+
+    def add_jobs(self, jobs: Sequence[Job], *, connection: object = None) -> None:
+        """Add jobs that have an origin."""
+        self._join(connection)
+        with self._session.changing() as change:
+            change.rows.check_new(jobs)
+            change.insert_jobs([transitions.added(job, change.now) for job in jobs])
+
+    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
+        """Add a bundle with its members."""
+        self._join(connection)
+        with self._session.changing() as change:
+            change.rows.check_new(bundle.jobs, bundle)
+            change.insert_bundle(bundle)
+
+    def _join(self, connection: object) -> None:
+        """Refuse to be part of a transaction: there is none here that could be rolled back."""
+        if connection is not None:
+            kind = type(connection)
+            raise TypeError(
+                f"memory:// cannot join the transaction of a {kind.__module__}.{kind.__qualname__}: "
+                "without connection= the job is added at once, whatever becomes of that transaction"
+            )
+
+    # --- reading
+
+    def get_job(self, job_id: UUID) -> Job:
+        """Read a job."""
+        found = self.get_jobs([job_id])
+        if not found:
+            raise JobNotFoundError(job_id)
+        return found[0]
+
+    def get_jobs(self, job_ids: Iterable[UUID]) -> list[Job]:
+        """Read those of the jobs that are there."""
+        with self._session.reading() as rows:
+            return rows.find(job_ids)
+
+    def get_job_bundle(self, bundle_id: UUID) -> JobBundle:
+        """Read a bundle and its members, both as of one moment."""
+        with self._session.reading() as rows:
+            bundle, members = rows.bundles.get(bundle_id), rows.members_of(bundle_id)
+        if bundle is None:
+            raise JobBundleNotFoundError(bundle_id)
+        on_stopped = None if bundle.on_stopped is None else _as_read(bundle.on_stopped)
+        return attrs.evolve(bundle, jobs=tuple(members), on_stopped=on_stopped)
+
+    def get_all_jobs_to_do(self) -> list[Job]:
+        """Read all jobs that have not stopped."""
+        return sorted(self._jobs(lambda job: not job.stopped), key=_by_start)
+
+    def get_all_jobs_started_before(self, moment: datetime) -> list[Job]:
+        """Read all running jobs that were claimed before *moment*."""
+        return sorted(self._jobs(lambda job: not job.stopped and _is_before(job.started_at, moment)), key=_by_claim)
+
+    def get_all_jobs_with_errors(self) -> list[Job]:
+        """Read all jobs that have an error message."""
+        return sorted(self._jobs(lambda job: job.has_error), key=_by_end)
+
+    def list_jobs(self, which: JobFilter, *, limit: int, after: Cursor | None) -> list[Job]:
+        """Read the newest jobs, or those that follow the place *after*."""
+        place = None if after is None else self._place(after)
+        now = self._session.moment()
+        found = self._jobs(lambda job: _is_wanted(job, which, now) and (place is None or _by_age(job) < place))
+        return nlargest(limit, found, key=_by_age)
+
+    def _place(self, after: Cursor) -> Cursor:
+        """Return the place that the row shows, as long as it is there."""
+        for job in self.get_jobs([after[1]]):
+            return _by_age(job)
+        return after
+
+    def get_status(self) -> Status:
+        """Count everything."""
+        now = self._session.moment()
+        with self._session.reading() as rows:
+            jobs, num_job_bundles = list(rows.jobs.values()), len(rows.bundles)
+        counts: dict[str, dict[State, int]] = {}
+        for (job_type, state), number in sorted(Counter((job.type, _state(job, now)) for job in jobs).items()):
+            counts.setdefault(job_type, {})[state] = number
+        return Status(num_jobs=len(jobs), num_job_bundles=num_job_bundles, by_type_and_state=counts)
+
+    def _jobs(self, is_wanted: Callable[[Job], bool]) -> list[Job]:
+        with self._session.reading() as rows:
+            jobs = list(rows.jobs.values())
+        return [job for job in jobs if is_wanted(job)]
+
+    # --- managing
+
+    def reset_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Make jobs as good as new."""
+        return self._reset(job_ids, lambda _: True)
+
+    def replay_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Make those of the jobs that have failed as good as new."""
+        return self._reset(job_ids, lambda job: job.stopped and job.has_error and job.cancelled_at is None)
+
+    def _reset(self, job_ids: Iterable[UUID], is_wanted: Callable[[Job], bool]) -> frozenset[UUID]:
+        with self._session.changing() as change:
+            found = [job for job in change.rows.find(job_ids) if is_wanted(job)]
+            for job in found:
+                change.tell_lost_claim(job)
+                # What waited for its retry was told of already, but for another moment.
+                if not job.started and job.run_count > 0 and not transitions.is_due(job, change.now):
+                    change.tell_available(job)
+                change.update_job(job, transitions.reset(job, change.now))
+        return _ids(found)
+
+    def cancel_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Stop those of the jobs that have not stopped."""
+        with self._session.changing() as change:
+            found = [job for job in change.rows.find(job_ids) if not job.stopped]
+            for job in found:
+                change.tell_lost_claim(job)
+                change.update_job(job, transitions.cancelled(job, change.now))
+        return _ids(found)
+
+    def reschedule_job(self, job_id: UUID, start_at: datetime | None) -> bool:
+        """Have a job that has not started be due at *start_at*, or now."""
+        with self._session.changing() as change:
+            found = [job for job in change.rows.find([job_id]) if not job.started]
+            for job in found:
+                # Even when it is due later: workers then learn when to look for it.
+                change.tell_available(job)
+                change.update_job(job, transitions.rescheduled(job, start_at, change.now))
+        return bool(found)
+
+    def save_progress(self, fence: Fence, progress_json: str) -> bool:
+        """Note what a claimed job says of its progress."""
+        with self._session.changing() as change:
+            owned = list(change.rows.owned_by([fence]))
+            for job in owned:
+                change.update_job(job, attrs.evolve(job, progress_json=progress_json, updated_at=change.now))
+        return bool(owned)
+
+    # --- deleting
+
+    def delete_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Delete jobs and take them out of the counts of their bundles."""
+        with self._session.changing() as change:
+            found = change.rows.find(job_ids)
+            change.delete_jobs(found)
+        return _ids(found)
+
+    def delete_jobs_from_origin(self, origin: str) -> int:
+        """Delete all jobs that came from *origin*."""
+        return self._delete_jobs(lambda job: job.origin == origin)
+
+    def delete_jobs_of_type(self, type: str) -> int:
+        """Delete all jobs of *type*."""
+        return self._delete_jobs(lambda job: job.type == type)
+
+    def delete_finished_jobs(self) -> int:
+        """Delete all jobs that succeeded and are in no bundle."""
+        return self._delete_jobs(lambda job: job.succeeded and job.bundle_id is None)
+
+    def _delete_jobs(self, is_wanted: Callable[[Job], bool]) -> int:
+        with self._session.changing() as change:
+            found = [job for job in change.rows.jobs.values() if is_wanted(job)]
+            change.delete_jobs(found)
+        return len(found)
+
+    def delete_job_bundles(self, bundle_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Delete bundles with their members."""
+        with self._session.changing() as change:
+            found = [bundle for id_ in set(bundle_ids) if (bundle := change.rows.bundles.get(id_)) is not None]
+            change.delete_bundles(found)
+        return frozenset(bundle.id for bundle in found)
+
+    def delete_job_bundles_from_origin(self, origin: str) -> int:
+        """Delete all bundles that came from *origin*."""
+        return self._delete_bundles(lambda bundle: bundle.origin == origin)
+
+    def delete_job_bundles_of_type(self, type: str) -> int:
+        """Delete all bundles of *type*."""
+        return self._delete_bundles(lambda bundle: bundle.type == type)
+
+    def _delete_bundles(self, is_wanted: Callable[[JobBundle], bool]) -> int:
+        with self._session.changing() as change:
+            found = [bundle for bundle in change.rows.bundles.values() if is_wanted(bundle)]
+            change.delete_bundles(found)
+        return len(found)
+
+    def delete_all_jobs_and_bundles(self) -> None:
+        """Delete everything; no bundle completes by it."""
+        with self._session.changing() as change:
+            change.delete_bundles(list(change.rows.bundles.values()))
+            change.delete_jobs(list(change.rows.jobs.values()))
+
+    # --- living and ending
+
+    def for_workers(self, *, lock_timeout: timedelta) -> MemoryWorkerStore:  # noqa: ARG002 - no row is ever held locked
+        """Return the same rows for one worker pool."""
+        return MemoryWorkerStore(Session(self._session.queue, self._session.now))
+
+    def close(self) -> None:
+        """Let go of the queue."""
+        if self._session.close():
+            self._on_close()
+
+
+def _ids(jobs: Iterable[Job]) -> frozenset[UUID]:
+    return frozenset(job.id for job in jobs)
+
+
+def _is_before(moment: datetime | None, other: datetime) -> bool:
+    return moment is not None and moment < other
+
+
+def _is_wanted(job: Job, which: JobFilter, now: datetime) -> bool:
+    return (
+        (which.type is None or job.type == which.type)
+        and (which.origin is None or job.origin == which.origin)
+        and (which.bundle_id is None or job.bundle_id == which.bundle_id)
+        and (which.state is None or _state(job, now) is which.state)
+    )
+
+
+def _state(job: Job, now: datetime) -> State:
+    """Return what Job.state is at the moment *now*."""
+    if job.state not in {State.SCHEDULED, State.AVAILABLE}:
+        return job.state
+    return State.AVAILABLE if transitions.is_due(job, now) else State.SCHEDULED
+
+
+def _as_read(desc: JobDesc) -> JobDesc:
+    """Return the job that a bundle asks for with a plain JSON value as its payload, unless Python cannot hold it."""
+    text = dump_json(desc.payload)
+    try:
+        return attrs.evolve(desc, payload=load_json(text))
+    except PayloadError:
+        return attrs.evolve(desc, payload=RawJSON(text))
+
+
+# Orders of lists. The columns that they go by are set in all jobs that are in the list.
+
+
+def _by_start(job: Job) -> tuple[Any, ...]:
+    return (job.start_at is not None, job.start_at, job.created_at, job.id)
+
+
+def _by_claim(job: Job) -> tuple[Any, ...]:
+    return (job.started_at, job.id)
+
+
+def _by_end(job: Job) -> tuple[Any, ...]:
+    return (job.stopped_at, job.id)
+
+
+def _by_age(job: Job) -> tuple[Any, ...]:
+    return (job.created_at, job.id)

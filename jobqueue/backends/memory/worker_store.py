@@ -1,0 +1,126 @@
+"""Jobs and bundles in memory, as worker pools use them: trips, beats and the reaper."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import attrs
+
+from jobqueue.backends.memory import transitions
+from jobqueue.backends.memory.change import Change
+from jobqueue.backends.memory.session import Session
+from jobqueue.models import Job, JobBundle, new_id
+from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind, Rescue, Trip
+
+
+class MemoryWorkerStore:
+    """The WorkerStore over a MemoryQueue."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+        """Save *outcomes* and claim up to *limit* jobs, in one change.
+
+        Neither sees the other, as in one statement: a job that is released is there for the next trip.
+        """
+        with self._session.changing() as change:
+            claimed, next_due_in = _claim(change, types, limit, claimant)
+            return Trip(saved=_save(change, outcomes), claimed=claimed, next_due_in=next_due_in)
+
+    def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
+        """Claim up to *limit* jobs."""
+        return self.make_trip([], types, limit, claimant).claimed
+
+    def save_outcomes(self, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
+        """Save *outcomes*; return the ids of the jobs for which it was done."""
+        with self._session.changing() as change:
+            return _save(change, outcomes)
+
+    def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
+        """Beat for claims; return the ids of the jobs that are still theirs."""
+        with self._session.changing() as change:
+            owned = list(change.rows.owned_by(fences))
+            for job in owned:
+                change.update_job(job, attrs.evolve(job, worker_alive_at=change.now, updated_at=change.now))
+            return frozenset(job.id for job in owned)
+
+    def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
+        """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
+        with self._session.changing() as change:
+            return [_reap(change, job, max_rescues) for job in _silent(change, dead_for)]
+
+    def delete_succeeded_bundles(self) -> int:
+        """Delete bundles that asked for it, completed without an error and have nothing left to do."""
+        with self._session.changing() as change:
+            succeeded = _succeeded(change)
+            change.delete_bundles(succeeded)
+            return len(succeeded)
+
+    def close(self) -> None:
+        """Let go of the queue."""
+        self._session.close()
+
+
+def _claim(
+    change: Change, types: Sequence[str], limit: int, claimant: Claimant
+) -> tuple[tuple[Job, ...], timedelta | None]:
+    """Claim jobs; when they are fewer than *limit*, tell how long until the next one is due."""
+    rows, now, claim_id = change.rows, change.now, new_id()
+    claimed: list[Job] = []
+    for job_id in rows.lanes.take(types, limit, now):
+        job = transitions.claimed(rows.jobs[job_id], claim_id, claimant, now)
+        change.update_job(rows.jobs[job_id], job)
+        rows.leases[job_id] = claimant.lease
+        claimed.append(job)
+    next_due_at = rows.lanes.next_due_at(types, now) if len(claimed) < limit else None
+    return tuple(claimed), None if next_due_at is None else next_due_at - now
+
+
+def _save(change: Change, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
+    saved = set[UUID]()
+    for outcome in outcomes:
+        for job in change.rows.owned_by([outcome.fence]):
+            # A retry does not stop the job, but a run of it.
+            if outcome.kind is OutcomeKind.RETRY:
+                change.tell_stopped(job, will_retry=True)
+            change.update_job(job, transitions.saved(job, outcome, change.now))
+            saved.add(job.id)
+    return frozenset(saved)
+
+
+def _silent(change: Change, dead_for: timedelta) -> list[Job]:
+    def is_silent(job: Job) -> bool:
+        allowed = max(dead_for, change.rows.leases[job.id])
+        return job.worker_alive_at is not None and change.now - job.worker_alive_at > allowed
+
+    return [job for job in change.rows.find(change.rows.leases) if is_silent(job)]
+
+
+def _reap(change: Change, job: Job, max_rescues: int) -> Rescue:
+    is_spent = job.rescue_count >= max_rescues
+    after = transitions.given_up(job, change.now) if is_spent else transitions.rescued(job, change.now)
+    change.update_job(job, after)
+    return Rescue(
+        job_id=job.id,
+        job_type=job.type,
+        claimed_by=job.claimed_by,
+        rescue_count=after.rescue_count,
+        failed=is_spent,
+    )
+
+
+def _succeeded(change: Change) -> list[JobBundle]:
+    """Find bundles that may go: no member, nor a job that was added when they completed, has anything left to do."""
+    completed = [
+        bundle for bundle in change.rows.bundles.values() if bundle.delete_when_succeeded and bundle.stopped_at
+    ]
+    if not completed:
+        return []
+    needed = {
+        bundle_id
+        for job in change.rows.jobs.values()
+        if not job.succeeded
+        for bundle_id in (job.bundle_id, job.completes_bundle_id)
+    }
+    return [bundle for bundle in completed if bundle.id not in needed]
