@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 
 from jobqueue.errors import SchemaError
+from jobqueue_pg.adoption import Adoption
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.pool import complete_conninfo
 
@@ -27,6 +28,7 @@ DEFAULT_SCHEMA: Final = "worker"
 _MAX_SCHEMA_BYTES: Final = 63 - len(".job_bundle_stopped")
 
 _LOCK_POLL_SECONDS: Final = 0.1
+_ADOPTION: Final = "adopt_go_jobqueue.sql"
 
 # From the catalog, which everyone may read: to_regclass() fails where the schema itself may not be used.
 _FIND_COLUMNS: Final = """
@@ -92,10 +94,12 @@ def migrate(
     Safe to call from many processes at once: one works, the others wait for it and find nothing left to do. The
     connection must be to the server itself, or through a pooler that keeps sessions: the lock belongs to the session.
 
-    *to* is the last migration to apply, by name (``0001_create_queue``) or number; None means all. *adopt* is for
-    a schema that holds the tables of go-jobqueue.
+    *to* is the last migration to apply, by name (``0001_create_queue``) or number; None means all. *adopt* takes over
+    the tables of go-jobqueue 0.5 to 0.7 that the schema holds, while they are in use: where there are none, it makes no
+    difference. Its progress, and what it found, are logged by ``jobqueue_pg.adoption``.
 
     Raises:
+        LockTimeoutError: others held what is to be taken over for too long; the same call goes on from there.
         SchemaError: the schema cannot be brought up to date; the message says why, and the way out.
         BackendError: the database refused or failed; what was applied before stays applied.
         ValueError: *conninfo* is not a connection string.
@@ -106,7 +110,10 @@ def migrate(
     with translate_errors(), psycopg.connect(complete_conninfo(conninfo), autocommit=True) as connection:
         connection.execute("set statement_timeout = 0")
         with _alone(connection, schema), _explaining_refusal(schema):
-            applied = _read_record(connection, schema, known, adopt=adopt)
+            adopted = known[:1] if adopt and _is_foreign(connection, schema) else []
+            for migration in adopted:
+                _adopt(connection, schema, migration)
+            applied = _read_record(connection, schema, known)
             for migration in known:
                 if applied.get(migration.version, migration.checksum) != migration.checksum:
                     raise SchemaError(
@@ -117,7 +124,7 @@ def migrate(
             for migration in pending:
                 _apply(connection, schema, migration)
                 logger.info("applied migration %s to schema %s", migration.name, schema)
-    return [migration.name for migration in pending]
+    return [migration.name for migration in (*adopted, *pending)]
 
 
 def check_schema(connection: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> None:
@@ -195,19 +202,16 @@ def _explaining_refusal(schema: str) -> Generator[None]:
         ) from error
 
 
-def _read_record(
-    connection: psycopg.Connection[Any], schema: str, known: Sequence[_Migration], *, adopt: bool = False
-) -> dict[int, str]:
+def _read_record(connection: psycopg.Connection[Any], schema: str, known: Sequence[_Migration]) -> dict[int, str]:
     """Return the checksum of each version that was applied. Raises SchemaError unless all is ours, and known to us."""
-    columns = dict(connection.execute(_FIND_COLUMNS, [schema, "migration"]).fetchall())
-    if columns and not _RECORD_COLUMNS.items() <= columns.items():
+    applied = _applied(connection, schema)
+    if not applied and (tables := _queue_tables(connection, schema)):
         raise SchemaError(
-            f'table "migration" in schema "{schema}" is another program\'s: give the queue a schema of its own'
+            f'table "{tables[0]}" in schema "{schema}" is go-jobqueue\'s or another program\'s, not made by '
+            "`jobqueue migrate`: give the queue a schema of its own, or have go-jobqueue's tables taken over by "
+            f"`jobqueue migrate --adopt --schema {shlex.quote(schema)}` (adopt=True). Processes of go-jobqueue 0.6 and "
+            "older, which select `*`, fail on columns that they do not know: upgrade them to 0.7 first"
         )
-    get_record = _GET_RECORD.format(schema=sql.Identifier(schema))
-    applied = connection.execute(get_record).fetchall() if columns else []
-    if not applied:
-        _refuse_foreign_tables(connection, schema, adopt=adopt)
     versions = {migration.version for migration in known}
     if unknown := [name for version, name, _ in applied if version not in versions]:
         raise SchemaError(
@@ -217,39 +221,55 @@ def _read_record(
     return {version: checksum for version, _, checksum in applied}
 
 
-def _refuse_foreign_tables(connection: psycopg.Connection[Any], schema: str, *, adopt: bool) -> None:
-    for table in ("job", "job_bundle"):
-        if connection.execute(_FIND_COLUMNS, [schema, table]).fetchone() is not None:
-            way_out = (
-                "taking over existing tables (adopt) is not available in this version"
-                if adopt
-                else "give the queue a schema of its own, or have go-jobqueue's tables taken over (adopt=True)"
-            )
-            raise SchemaError(
-                f'table "{table}" in schema "{schema}" is go-jobqueue\'s or another program\'s, '
-                f"not made by `jobqueue migrate`: {way_out}"
-            )
+def _applied(connection: psycopg.Connection[Any], schema: str) -> list[tuple[int, str, str]]:
+    columns = dict(connection.execute(_FIND_COLUMNS, [schema, "migration"]).fetchall())
+    if columns and not _RECORD_COLUMNS.items() <= columns.items():
+        raise SchemaError(
+            f'table "migration" in schema "{schema}" is another program\'s: give the queue a schema of its own'
+        )
+    return connection.execute(_GET_RECORD.format(schema=sql.Identifier(schema))).fetchall() if columns else []
+
+
+def _queue_tables(connection: psycopg.Connection[Any], schema: str) -> list[str]:
+    return [table for table in ("job", "job_bundle") if connection.execute(_FIND_COLUMNS, [schema, table]).fetchone()]
+
+
+def _is_foreign(connection: psycopg.Connection[Any], schema: str) -> bool:
+    """Whether the schema holds tables that we did not make, or did not finish to take over."""
+    return not _applied(connection, schema) and bool(_queue_tables(connection, schema))
+
+
+def _adopt(connection: psycopg.Connection[Any], schema: str, first: _Migration) -> None:
+    changes = (migrations_dir() / _ADOPTION).read_text(encoding="utf-8")
+    Adoption(connection, schema, creation=first.script, changes=changes).run()
+    with connection.transaction():
+        _record(connection, schema, first)
+    logger.info("took over the tables in schema %s", schema)
 
 
 def _apply(connection: psycopg.Connection[Any], schema: str, migration: _Migration) -> None:
     identifier = sql.Identifier(schema)
     set_search_path = sql.SQL("set {} search_path to {}, pg_temp")
-    # Not as parameters: with any, a % in the schema's name would be taken for one more.
-    values = map(sql.Literal, (migration.version, migration.name, migration.checksum))
-    record = _ADD_RECORD.format(*values, schema=identifier)
     # Scripts go as bytes: str would have to be a literal.
     if not migration.in_transaction:
         connection.execute(set_search_path.format(sql.SQL("session"), identifier))
         for statement in migration.statements:
             connection.execute(statement.encode())
-        connection.execute(record)
+        _record(connection, schema, migration)
         return
     with connection.transaction():
         # Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to make one even where it has nothing to do.
         if not connection.execute("select from pg_catalog.pg_namespace where nspname = %s", [schema]).fetchall():
             connection.execute(sql.SQL("create schema if not exists {}").format(identifier))
-        if not connection.execute(_FIND_COLUMNS, [schema, "migration"]).fetchall():
-            connection.execute(_CREATE_RECORD.format(schema=identifier))
         connection.execute(set_search_path.format(sql.SQL("local"), identifier))
         connection.execute(migration.script.encode())
-        connection.execute(record)
+        _record(connection, schema, migration)
+
+
+def _record(connection: psycopg.Connection[Any], schema: str, migration: _Migration) -> None:
+    identifier = sql.Identifier(schema)
+    if not connection.execute(_FIND_COLUMNS, [schema, "migration"]).fetchall():
+        connection.execute(_CREATE_RECORD.format(schema=identifier))
+    # Not as parameters: with any, a % in the schema's name would be taken for one more.
+    values = map(sql.Literal, (migration.version, migration.name, migration.checksum))
+    connection.execute(_ADD_RECORD.format(*values, schema=identifier))

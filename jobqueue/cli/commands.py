@@ -1,5 +1,8 @@
 """What can be typed after ``jobqueue``."""
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -38,16 +41,44 @@ def program() -> None:
     "--dsn", envvar="JOBQUEUE_DSN", show_envvar=True, help="The database; by default as libpq's variables say."
 )
 @click.option("--schema", default="worker", show_default=True, help="The schema that holds the queue.")
-def migrate(dsn: str | None, schema: str) -> None:
-    """Create the queue's tables, or bring them up to date."""
+@click.option("--adopt", is_flag=True, help="Take over the tables of go-jobqueue 0.5 to 0.7 that the schema holds.")
+def migrate(dsn: str | None, schema: str, *, adopt: bool) -> None:
+    """Create the queue's tables, or bring them up to date.
+
+    With --adopt, tables that go-jobqueue is working on become the queue's; it may go on meanwhile. What was broken off
+    is finished by the same command.
+    """
     try:
-        applied = jobqueue_pg.migrate(dsn or "", schema=schema)
+        with _telling("jobqueue_pg.adoption"):
+            applied = jobqueue_pg.migrate(dsn or "", schema=schema, adopt=adopt)
     except UnavailableError as error:
         hint = "" if dsn else " (--dsn, JOBQUEUE_DSN or libpq's PGHOST, PGDATABASE... name the database)"
         raise click.ClickException(f"{' '.join(str(error).split())}{hint}") from error
     for name in applied:
         click.echo(f"applied {name}")
     click.echo(f'schema "{schema}" is up to date')
+
+
+class _Teller(logging.Handler):
+    """Writes to the standard error what users should know while a command runs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        click.echo(f"{prefix}{record.getMessage()}", err=True)
+
+
+@contextmanager
+def _telling(name: str) -> Generator[None]:
+    """Show what the logger *name* says."""
+    logger, teller = logging.getLogger(name), _Teller()
+    level = logger.level
+    logger.addHandler(teller)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(teller)
 
 
 @program.command()
