@@ -153,6 +153,7 @@ class Listener(StoppableThread):
                 except Exception as error:  # noqa: BLE001 - this loop must survive everything
                     self._lose(error)
                     self._stopping.wait(backoff.next())
+        self.has_connection = False
 
     def _lose(self, error: Exception) -> None:
         self.has_connection = False
@@ -200,7 +201,7 @@ class Listener(StoppableThread):
         try:
             kind = self._kinds[notification.channel]
             event = _READERS[kind](json.loads(notification.payload))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 - anybody may say anything, however deep or large
             logger.warning("a notification on %s makes no sense: %r", notification.channel, error)
             return
         for subscription in self._subscriptions():

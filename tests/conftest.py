@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.fixtures.threads",
     "tests.fixtures.pg",
     "tests.fixtures.stores",
+    "tests.fixtures.backends",
     "tests.fixtures.workers",
     "tests.fixtures.processes",
 ]

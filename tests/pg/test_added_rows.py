@@ -16,7 +16,6 @@ from jobqueue import (
     Job,
     JobBundle,
     JobDesc,
-    RawJSON,
     RefusedError,
 )
 from jobqueue.queue_service import QueueService
@@ -24,15 +23,12 @@ from jobqueue.registry import default_registry
 from jobqueue.store import WorkerStore
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.stores import (
-    START,
-    Clock,
     Connection,
     assert_counts_true,
     claim,
     fetch_all,
     make_bundle,
     make_job,
-    row_of,
 )
 
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
@@ -46,38 +42,6 @@ def caller(queue: str) -> Iterator[Connection]:
 
 
 # --- what is stored
-
-
-def test_every_value_is_stored(service: QueueService, db: Connection) -> None:
-    """A job's row holds what it was made of, and nothing of a run."""
-    job = Job.new(
-        "type é %s",
-        {"to": ["ä", 1.5, None, True]},
-        origin="x" * 100,
-        priority=-(2**63),
-        start_at=datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
-        max_retry_count=2**31 - 1,
-    )
-    for add in (lambda: service.add_job(job), lambda: service.add_jobs([job])):
-        assert add() in (job, [job])
-        row = row_of(db, job.id)
-        assert (row["type"], row["payload"], row["origin"]) == (job.type, job.payload, job.origin)
-        assert (row["priority"], row["start_at"], row["max_retry_count"]) == (-(2**63), job.start_at, 2**31 - 1)
-        assert row["created_at"] == row["updated_at"]
-        assert {row[name] for name in list(row)[17:]} == {None, 0}
-        assert (row["bundle_id"], row["started_at"], row["stopped_at"]) == (None, None, None)
-        service.delete_job(job.id)
-
-
-@pytest.mark.parametrize("payload", ["text", 0, False, [], {}, "é\u2028\\u0041", 10**30, 1e-7, RawJSON(' {"a" : 1} ')])
-def test_payloads_come_back(service: QueueService, payload: object) -> None:
-    """A payload is read as it was given, whichever way it was added."""
-    expected = {"a": 1} if isinstance(payload, RawJSON) else payload
-    one = service.enqueue("t", payload)
-    (two,) = service.add_jobs([make_job(payload=payload)])
-    bundle = service.add_bundle(JobBundle.new("b", [JobDesc(payload, type="t")]))
-    for id in (one.id, two.id, bundle.jobs[0].id):
-        assert service.get_job(id).payload == expected
 
 
 def test_origin_is_the_services_unless_named(service: QueueService) -> None:
@@ -117,13 +81,6 @@ def test_retries_are_the_handlers_unless_given(service: QueueService) -> None:
         default_registry.unregister("with-retries")
 
 
-def test_delay_counts_by_the_databases_clock(store: PostgresStore, clock: Clock, db: Connection) -> None:
-    """A delay is added to the database's time, whatever the client's clock says."""
-    job = make_job()
-    store.add_job(job, delay=timedelta(minutes=5))
-    assert row_of(db, job.id)["start_at"] == START + timedelta(minutes=5)
-
-
 def test_delay_counts_from_the_call(service: QueueService, caller: Connection) -> None:
     """In a transaction that has been open for some time, a delay counts from the call, not from its beginning."""
     caller.execute("select 1")
@@ -134,17 +91,6 @@ def test_delay_counts_from_the_call(service: QueueService, caller: Connection) -
     )
     caller.rollback()
     assert late
-
-
-def test_start_at_is_kept(service: QueueService, db: Connection) -> None:
-    """start_at is stored as the moment that it is, in whichever time zone it was given."""
-    tokyo = datetime.fromisoformat("2100-01-01T09:00:00+09:00")
-    job = service.enqueue("t", 1, start_at=tokyo)
-    assert row_of(db, job.id)["start_at"] == FUTURE
-    bundle = service.add_bundle(
-        JobBundle.new("b", [JobDesc(1, type="t"), JobDesc(2, type="t", start_at=START)], start_at=tokyo)
-    )
-    assert [member.start_at for member in service.get_job_bundle(bundle.id).jobs] == [FUTURE, START]
 
 
 @pytest.mark.parametrize(
@@ -169,15 +115,6 @@ def test_values_that_no_job_has(service: QueueService, values: dict[str, Any]) -
         service.enqueue("t", 1, **values)
     assert caught.value.field in values
     assert service.get_status().is_zero
-
-
-def test_moments_at_the_ends_of_the_calendar(service: QueueService) -> None:
-    """The earliest and latest moments of Python are start times like others."""
-    for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
-        for job in (service.enqueue("t", 1, start_at=moment), *service.add_jobs([make_job(start_at=moment)])):
-            read = service.get_job(job.id).start_at
-            assert read is not None
-            assert abs(read - moment) < timedelta(days=2)
 
 
 # --- what is refused
@@ -234,31 +171,6 @@ def test_table_that_refuses(service: QueueService, db: Connection) -> None:
 
 
 # --- bundles
-
-
-def test_bundle_is_stored(service: QueueService, db: Connection) -> None:
-    """A bundle is read with all it was made of, its members in the order in which they were described."""
-    descs = [JobDesc(number, type=f"t{number}", priority=-number, max_retry_count=number) for number in range(5)]
-    made = service.add_bundle(JobBundle.new("b", descs, delete_when_succeeded=True))
-    read = service.get_job_bundle(made.id)
-    assert (read.type, read.origin, read.num_jobs, read.num_jobs_stopped) == ("b", "tests", 5, 0)
-    assert (read.delete_when_succeeded, read.on_stopped, read.stopped_at) == (True, None, None)
-    assert read.jobs == made.jobs
-    assert [(job.payload, job.type, job.priority, job.max_retry_count) for job in read.jobs] == [
-        (number, f"t{number}", -number, number) for number in range(5)
-    ]
-    assert {job.bundle_id for job in read.jobs} == {made.id}
-    assert_counts_true(db)
-
-
-def test_on_stopped_is_stored(service: QueueService) -> None:
-    """The job that a bundle adds at its end is described in the bundle, completely."""
-    desc = JobDesc({"a": [1]}, type="after", priority=7, max_retry_count=2, start_at=FUTURE)
-    bundle = service.add_bundle(make_bundle(1, origin="ours", on_stopped=desc))
-    on_stopped = service.get_job_bundle(bundle.id).on_stopped
-    assert on_stopped == JobDesc(
-        {"a": [1]}, type="after", origin="ours", priority=7, max_retry_count=2, start_at=FUTURE
-    )
 
 
 def test_on_stopped_takes_the_origin_of_its_bundle(

@@ -263,47 +263,6 @@ def test_limit_of_payloads_is_the_services(queue: str) -> None:
 # --- duplicates
 
 
-def test_duplicate_job(service: QueueService) -> None:
-    """An id that is in the queue already is a DuplicateJobError that names it; the job there is left alone."""
-    job = service.enqueue("t", "first")
-    with pytest.raises(DuplicateJobError, match=str(job.id)) as caught:
-        service.add_job(make_job(id=job.id))
-    assert caught.value.existing_id == job.id
-    assert [job.payload for job in service.list_jobs()] == ["first"]
-
-
-def test_duplicate_among_jobs(service: QueueService) -> None:
-    """When one of several jobs is there already, it is named, and none of the others is added."""
-    job = service.enqueue("t", 1)
-    with pytest.raises(DuplicateJobError) as caught:
-        service.add_jobs([make_job(), make_job(id=job.id), make_job()])
-    assert caught.value.existing_id == job.id
-    twice = make_job()
-    with pytest.raises(DuplicateJobError) as caught:
-        service.add_jobs([twice, twice])
-    assert caught.value.existing_id == twice.id
-    assert service.get_status().num_jobs == 1
-
-
-def test_duplicate_bundle(service: QueueService) -> None:
-    """A bundle that is there already is named, and neither it nor a member of it is added anew."""
-    bundle = service.add_bundle(make_bundle(2))
-    with pytest.raises(DuplicateJobError) as caught:
-        service.add_bundle(bundle)
-    assert caught.value.existing_id in {bundle.id, *(job.id for job in bundle.jobs)}
-    assert (service.get_status().num_jobs, service.get_status().num_job_bundles) == (2, 1)
-
-
-def test_duplicate_member(service: QueueService, db: Connection) -> None:
-    """When a member's id is taken, it is named, and the bundle is not there either."""
-    bundle = make_bundle(2)
-    insert_job(db, id=bundle.jobs[1].id)
-    with pytest.raises(DuplicateJobError) as caught:
-        service.add_bundle(bundle)
-    assert caught.value.existing_id == bundle.jobs[1].id
-    assert (service.get_status().num_jobs, service.get_status().num_job_bundles) == (1, 0)
-
-
 def test_duplicate_in_the_callers_transaction(service: QueueService, caller: Connection) -> None:
     """A duplicate ends the caller's transaction as any refused statement does; a savepoint saves it."""
     job = service.enqueue("t", 1)
@@ -377,16 +336,6 @@ def test_large_bundle_counts_its_members(
 
 
 # --- who hears of it
-
-
-def test_events_of_adding(service: QueueService, ear: Ear) -> None:
-    """Each type that is due is announced once for each statement, with how many there are."""
-    first, *_ = service.add_jobs([make_job("a"), make_job("a"), make_job("b"), make_job("c", start_at=FUTURE)])
-    heard = [told for channel, told in ear.heard() if channel == "job_available"]
-    assert sorted((told["type"], told["count"]) for told in heard) == [("a", 2), ("b", 1)]
-    assert heard[0]["id"] == str(first.id)
-    service.enqueue("t", 1, delay=timedelta(hours=1))
-    assert events(ear) == []
 
 
 def test_a_transaction_can_keep_quiet(service: QueueService, caller: Connection, ear: Ear) -> None:

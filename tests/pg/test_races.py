@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import psycopg
@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 DEAD_FOR = timedelta(milliseconds=1)
 SECOND = timedelta(seconds=1)
+FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 ERROR = RunError(message="broken")
 
 Act = Callable[[Store, WorkerStore, Job], Any]
@@ -67,6 +68,26 @@ def reset(store: Store, workers: WorkerStore, job: Job) -> Any:
     return store.reset_jobs([job.id])
 
 
+def cancel(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return store.cancel_jobs([job.id])
+
+
+def replay(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return store.replay_jobs([job.id])
+
+
+def put_off(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return store.reschedule_job(job.id, FUTURE)
+
+
+def take(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return workers.claim_jobs(["*"], 5, CLAIMANT)
+
+
+def say_progress(store: Store, workers: WorkerStore, job: Job) -> Any:
+    return store.save_progress(fence_of(job), "1")
+
+
 def delete(store: Store, workers: WorkerStore, job: Job) -> Any:
     return store.delete_jobs([job.id])
 
@@ -84,8 +105,9 @@ def touch(store: Store, workers: WorkerStore, job: Job) -> Any:
     return workers.touch_jobs([fence_of(job)])
 
 
-ACTS: list[Act] = [finish, retry, release, reset, delete, delete_bundle, reap, touch]
-NEED_THE_CLAIM: set[Act] = {finish, retry, release}
+ACTS: list[Act] = [finish, retry, release, say_progress, reset, cancel, delete, delete_bundle, reap, touch]
+NEED_THE_CLAIM: set[Act] = {finish, retry, release, say_progress}
+STOP: set[Act] = {finish, cancel, reap}
 NEVER_WAIT: set[Act] = {reap, touch}
 
 
@@ -95,9 +117,9 @@ def should_act(second: Act, first: Act, ending: str) -> bool:
         return False
     if second is touch:
         return True  # As far as it can see the claim stands; whether it does, the next one tells.
-    if ending == "rollback" or first is touch:
+    if ending == "rollback" or first in {touch, say_progress}:
         return True
-    if second in NEED_THE_CLAIM:
+    if second in NEED_THE_CLAIM or (second is cancel and first in STOP):
         return False
     return second is delete_bundle if first is delete else first is not delete_bundle
 
@@ -143,6 +165,81 @@ def test_pairs(
     if bundle_is_there(db, bundle) and (rest := claim(worker_store, 5)):
         worker_store.save_outcomes([Outcome.finished(member) for member in rest])
         assert_counts_true(db)
+
+
+# Pairs that act on a job that waits, and on one that has failed, and whether the second has something to do when the
+# first has committed.
+ON_A_WAITING_JOB: list[tuple[Act, Act, bool]] = [
+    (take, cancel, True),
+    (take, put_off, False),
+    (take, replay, False),
+    (cancel, take, False),
+    (cancel, cancel, False),
+    (cancel, put_off, False),
+    (cancel, replay, False),
+    (cancel, reset, True),
+    (put_off, take, False),
+    (put_off, cancel, True),
+    (put_off, put_off, True),
+    (put_off, delete, True),
+    (reset, put_off, True),
+    (reset, cancel, True),
+    (delete, put_off, False),
+    (delete, cancel, False),
+    (delete_bundle, put_off, False),
+    (delete_bundle, cancel, False),
+]
+ON_A_FAILED_JOB: list[tuple[Act, Act, bool]] = [
+    (replay, take, False),
+    (replay, cancel, False),
+    (replay, put_off, False),
+    (replay, replay, False),
+    (replay, reset, True),
+    (replay, delete, True),
+    (replay, delete_bundle, True),
+    (reset, replay, False),
+    (delete, replay, False),
+    (delete_bundle, replay, False),
+]
+
+
+def has_work(act: Act, fails: bool) -> bool:
+    """Say whether *act* has something to do, alone, on a job that has failed, or else waits."""
+    return act in ({replay, reset, delete, delete_bundle} if fails else {cancel, put_off, reset, delete, delete_bundle})
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+@pytest.mark.parametrize(
+    ("fails", "first", "second", "acts"),
+    [(False, *pair) for pair in ON_A_WAITING_JOB] + [(True, *pair) for pair in ON_A_FAILED_JOB],
+)
+def test_pairs_without_a_claim(
+    store: PostgresStore,
+    worker_store: WorkerStore,
+    first_store: tuple[Store, WorkerStore],
+    db: Connection,
+    other_db: Connection,
+    fails: bool,
+    first: Act,
+    second: Act,
+    acts: bool,
+    ending: str,
+) -> None:
+    """On a job that nobody runs, the second waits if it has something to do, and then sees what the first has done."""
+    bundle = make_bundle(1)
+    store.add_bundle(bundle)
+    (job,) = bundle.jobs
+    if fails:
+        worker_store.save_outcomes([Outcome.failed(claimed, ERROR) for claimed in claim(worker_store)])
+
+    with ThreadPoolExecutor(1) as executor:
+        with db.transaction(force_rollback=ending == "rollback"):
+            assert first(*first_store, job)
+            later = executor.submit(second, store, worker_store, job)
+            wait_until(lambda: later.done() or is_waiting(other_db), message="the second's wait for a lock")
+            assert later.done() != has_work(second, fails)
+        assert bool(later.result(5)) == (acts if ending == "commit" else has_work(second, fails))
+    assert_counts_true(db)
 
 
 def is_waiting(connection: Connection) -> bool:
@@ -203,7 +300,7 @@ BUNDLES = 8
 
 
 def test_stress_on_bundles(migrated: str) -> None:
-    """Four threads that finish and reset members of the same bundles at random never deadlock, and count truly."""
+    """Four threads that do everything at random to members of the same bundles never deadlock, and count truly."""
     with (
         closing(PostgresStore(migrated, pool_size=THREADS)) as store,
         closing(store.for_workers()) as one,
@@ -232,7 +329,9 @@ def test_stress_on_bundles(migrated: str) -> None:
                 )
                 saved += len(trip.saved)
                 workers.save_outcomes([Outcome.released(job) for job in trip.claimed])
-                store.reset_jobs(chance.sample(ids, chance.randint(1, 16)))
+                manage = chance.choice([store.reset_jobs, store.reset_jobs, store.cancel_jobs, store.replay_jobs])
+                manage(chance.sample(ids, chance.randint(1, 16)))
+                store.reschedule_job(chance.choice(ids), None)
             return saved
 
         with ThreadPoolExecutor(THREADS) as executor:
