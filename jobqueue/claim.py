@@ -2,18 +2,38 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from jobqueue.errors import BackendError, JobQueueError, LostClaimError, UnavailableError
-from jobqueue.health import Health
 from jobqueue.models import Job
 from jobqueue.outcomes import Outcome
-from jobqueue.payload import dump_json
-from jobqueue.store import WorkerStore
 
 logger = logging.getLogger(__name__)
+
+
+class ClaimOwner(Protocol):
+    """Who has made claims, knows how they end, and saves that."""
+
+    def save(self, outcome: Outcome) -> bool:
+        """Save *outcome*; return whether its claim still stood. Raises BackendError."""
+        ...
+
+    def was_saved(self, outcome: Outcome) -> bool:
+        """Whether *outcome*, whose answer got lost, seems to have been saved. Raises BackendError."""
+        ...
+
+    def outcome_of_success(self, job: Job, result: object) -> Outcome:
+        """Return what becomes of *job* after it was run with *result*. Raises PayloadError."""
+        ...
+
+    def outcome_of_failure(self, job: Job, error: BaseException) -> Outcome:
+        """Return what becomes of *job* after its run has failed with *error*."""
+        ...
+
+    def note_loss(self, job: Job) -> None:
+        """Note that the claim on *job* was taken away."""
+        ...
 
 
 class Claim:
@@ -21,48 +41,45 @@ class Claim:
 
     As a context manager it does one of these at the end of the block, unless that was done within: it finishes the job
     without a result, or fails it with the error that ended the block, or releases it when that was no ``Exception``
-    (as KeyboardInterrupt).
+    (as KeyboardInterrupt). What ``finish`` raises then, the block raises.
     """
 
-    def __init__(
-        self, job: Job, *, store: WorkerStore, health: Health, failure_of: Callable[[Job, BaseException], Outcome]
-    ) -> None:
+    def __init__(self, job: Job, owner: ClaimOwner) -> None:
         self.job: Final = job
-        self._store = store
-        self._health = health
-        self._failure_of = failure_of
+        self._owner = owner
         self._settling = threading.Lock()
         self._is_settled = False
-        self._was_sent = False
+        self._sent: Outcome | None = None  # what may have been saved without our knowing
         self._lost = False
 
     @property
     def is_lost(self) -> bool:
-        """Whether a beat has found that the claim was taken away."""
+        """Whether it was found, by a beat or at the end, that the claim had been taken away."""
         return self._lost
 
     @property
     def is_settled(self) -> bool:
-        """Whether the job was finished, failed or released."""
+        """Whether the job was finished, failed or released, or found to be lost when that was tried."""
         return self._is_settled
 
     def finish(self, result: object = None) -> None:
-        """Save that the job has succeeded, with *result*.
+        """Save that the run has ended with *result*, which is what a handler may return: Snooze and Discard, too.
 
         Raises:
             PayloadError: *result* cannot be made JSON; the claim goes on.
             LostClaimError: the claim was taken away; nothing was saved.
             JobQueueError: it was finished, failed or released before.
-            BackendError: the database refused or failed; the claim goes on.
+            BackendError: the database refused or failed; the claim goes on, and the same call may succeed later.
         """
-        self._settle(Outcome.finished(self.job, None if result is None else dump_json(result)))
+        self._settle(self._owner.outcome_of_success(self.job, result))
 
     def fail(self, error: BaseException | str) -> None:
         """Save that the run has failed: the job is retried, or stops, as if a worker had run it.
 
         The policy is that of the handler that is registered for its type in this process, if any. Raises as ``finish``.
         """
-        self._settle(self._failure_of(self.job, error if isinstance(error, BaseException) else Exception(error)))
+        problem = error if isinstance(error, BaseException) else Exception(error)
+        self._settle(self._owner.outcome_of_failure(self.job, problem))
 
     def release(self) -> None:
         """Give the job back as if it had never been claimed. Raises as ``finish``."""
@@ -72,22 +89,35 @@ class Claim:
         with self._settling:
             if self._is_settled:
                 raise JobQueueError(f"the claim on job {self.job.id} has ended already, and can end only once")
-            try:
-                saved = self._store.save_outcomes([outcome])
-            except UnavailableError:
-                self._was_sent = True
-                raise
+            is_saved = self._save(outcome)
             self._is_settled = True
-        # What was sent before may have been saved without our knowing.
-        if not saved and not self._was_sent:
-            self._lost = True
-            self._health.count("lost_claims")
-            raise LostClaimError(f"job {self.job.id} ({self.job.type}) was taken away: its outcome is not saved")
+            if not is_saved:
+                self._note_loss()
+                raise LostClaimError(f"job {self.job.id} ({self.job.type}) was taken away: its outcome is not saved")
+
+    def _save(self, outcome: Outcome) -> bool:
+        try:
+            if self._owner.save(outcome):
+                return True
+        except UnavailableError:
+            self._sent = outcome
+            raise
+        return self._sent is not None and self._owner.was_saved(self._sent)
 
     def lose(self) -> None:
         """Note that the row does not show the claim any more, unless that is because it has ended."""
-        with self._settling:
-            self._lost = not self._is_settled
+        # Whoever is about to end it at this moment finds out, and a beat must not wait for that.
+        if self._settling.acquire(blocking=False):
+            try:
+                if not self._is_settled:
+                    self._note_loss()
+            finally:
+                self._settling.release()
+
+    def _note_loss(self) -> None:
+        if not self._lost:
+            self._lost = True
+            self._owner.note_loss(self.job)
 
     def __enter__(self) -> Self:
         return self

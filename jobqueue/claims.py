@@ -4,18 +4,20 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Final
 from weakref import WeakSet
 
 from jobqueue.claim import Claim
-from jobqueue.errors import BackendError, ClosedError, JobQueueError
-from jobqueue.execution import outcome_of_failure, run_error_of
+from jobqueue.errors import BackendError, ClosedError, InvalidJobError, JobQueueError, UnavailableError
+from jobqueue.execution import enter, outcome_of_failure, outcome_of_success, run_error_of
 from jobqueue.job_context import JobContext
 from jobqueue.limits import check_type_or_pattern
 from jobqueue.models import Job
-from jobqueue.outcomes import Claimant, Outcome, fence_of
+from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, fence_of
 from jobqueue.registry import default_registry
 from jobqueue.service import Service
 from jobqueue.store import WorkerStore
@@ -23,8 +25,10 @@ from jobqueue.threads import StoppableThread
 
 logger = logging.getLogger(__name__)
 
-_LOCK_TIMEOUT: Final = timedelta(seconds=2)
+_MAX_CALLS: Final = 2  # at the same time, so that a beat always finds a connection
+_LONGEST_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _SECONDS_TO_JOIN: Final = 5.0
+_STOPPING: Final = frozenset({OutcomeKind.FINISHED, OutcomeKind.FAILED, OutcomeKind.DISCARDED})
 
 
 class Claims:
@@ -33,10 +37,15 @@ class Claims:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._claims = WeakSet[Claim]()
+        self._claiming = 0  # calls that may bring claims
+        self._calls = threading.BoundedSemaphore(_MAX_CALLS)
         self._store: WorkerStore | None = None
         self._beats: _Beats | None = None
         self._closed = False
+
+    # --- making claims
 
     def claim(self, types: str | Iterable[str], limit: int) -> list[Claim]:
         """Claim up to *limit* due jobs of *types*: names and patterns.
@@ -44,42 +53,90 @@ class Claims:
         Raises:
             InvalidJobError: one of *types* is neither.
         """
-        names = [check_type_or_pattern("types", name) for name in ([types] if isinstance(types, str) else types)]
+        names = _checked_types(types)
         settings = self._service.settings
         claimant = Claimant(
             name=f"{platform.node()}:{os.getpid()}:{threading.current_thread().name}",
             lease=settings.dead_for,
             beats=settings.heartbeat_interval is not None,
         )
-        store = self._opened_store()
-        claims = [
-            Claim(job, store=store, health=self._service.vitals, failure_of=self._failure_of)
-            for job in store.claim_jobs(names, limit, claimant)
-        ]
-        with self._lock:
-            self._claims.update(claims)
+        with self._opened_store() as store:
+            with self._calls:
+                jobs = store.claim_jobs(names, limit, claimant)
+            claims = [Claim(job, self) for job in jobs]
+            with self._lock:
+                self._claims.update(claims)
         return claims
 
-    def _failure_of(self, job: Job, error: BaseException) -> Outcome:
-        return outcome_of_failure(
-            job,
-            JobContext(job, service=self._service),
-            default_registry.find(job.type),
-            default_registry.schedule_retry_of(job.type),
-            run_error_of(error),
-        )
-
-    def _opened_store(self) -> WorkerStore:
+    @contextmanager
+    def _opened_store(self) -> Generator[WorkerStore]:
+        """Give the store; what is claimed within the block is there before anything is closed."""
         with self._lock:
             if self._closed:
                 raise ClosedError("the job queue service was closed: connect again")
-            if self._store is None:
-                self._store = self._service.store.for_workers(lock_timeout=_LOCK_TIMEOUT)
+            store = self._store
+            if store is None:
+                store = self._store = self._service.store.for_workers(lock_timeout=self._lock_timeout)
             interval = self._service.settings.heartbeat_interval
             if self._beats is None and interval is not None:
                 self._beats = _Beats(self, interval)
                 self._beats.start()
-            return self._store
+            self._claiming += 1
+        try:
+            yield store
+        finally:
+            with self._lock:
+                self._claiming -= 1
+                self._changed.notify_all()
+
+    @property
+    def _lock_timeout(self) -> timedelta:
+        # While a save waits for a lock it holds others, whose beats pass them over: it must end well within dead_for.
+        return min(_LONGEST_LOCK_TIMEOUT, self._service.settings.dead_for / 8)
+
+    # --- for claims that end
+
+    def save(self, outcome: Outcome) -> bool:
+        """Save *outcome*; return whether its claim still stood."""
+        assert self._store is not None
+        with self._calls:
+            return bool(self._store.save_outcomes([outcome]))
+
+    def was_saved(self, outcome: Outcome) -> bool:
+        """Whether the job looks as *outcome* has made it; a job that is gone cannot tell, and nobody is wronged."""
+        job = next(iter(self._service.store.get_jobs([outcome.fence.job_id])), None)
+        if job is None:
+            return True
+        shows_claim = job.claim_id == outcome.fence.claim_id
+        if outcome.kind not in _STOPPING:
+            return not shows_claim
+        return shows_claim and job.stopped and (job.cancelled_at is not None) == (outcome.kind is OutcomeKind.DISCARDED)
+
+    def outcome_of_success(self, job: Job, result: object) -> Outcome:
+        """Return what becomes of *job* after it was run with *result*."""
+        return outcome_of_success(job, result)
+
+    def outcome_of_failure(self, job: Job, error: BaseException) -> Outcome:
+        """Return what becomes of *job* after its run has failed with *error*."""
+        handler, schedule_retry = default_registry.find(job.type), default_registry.schedule_retry_of(job.type)
+        context = JobContext(job, service=self._service)
+
+        def outcome() -> Outcome:
+            enter(context)
+            return outcome_of_failure(job, context, handler, schedule_retry, run_error_of(error))
+
+        return copy_context().run(outcome)
+
+    def note_loss(self, job: Job) -> None:
+        """Log and count a claim that was taken away."""
+        self._service.vitals.count("lost_claims")
+        logger.warning(
+            "lost the claim on job %s, made by hand: its row no longer shows it",
+            job.id,
+            extra={"job_id": str(job.id), "job_type": job.type},
+        )
+
+    # --- for claims that go on
 
     def beat(self) -> None:
         """Beat for all claims that have not ended."""
@@ -104,22 +161,40 @@ class Claims:
         with self._lock:
             return [claim for claim in self._claims if not claim.is_settled and not claim.is_lost]
 
+    # --- ending
+
     def close(self) -> None:
         """Release all claims that have not ended, as far as the database answers. Safe to call twice."""
         with self._lock:
             self._closed = True
+            self._changed.wait_for(lambda: not self._claiming, _SECONDS_TO_JOIN)
             beats, store = self._beats, self._store
+        self._release_all()
         if beats is not None:
             beats.stop()
-            beats.join(_SECONDS_TO_JOIN)
-        if store is None:
-            return
-        for claim in self._open_claims():
+            if not beats.join(_SECONDS_TO_JOIN):
+                logger.warning("the beats for claims made by hand have not ended within %g s", _SECONDS_TO_JOIN)
+        if store is not None:
+            store.close()
+
+    def _release_all(self) -> None:
+        claims = self._open_claims()
+        for place, claim in enumerate(claims):
             try:
                 claim.release()
+            except UnavailableError as error:
+                logger.warning("%d jobs, claimed by hand, are not released: %s", len(claims) - place, error)
+                return
             except JobQueueError as error:
                 logger.warning("job %s, claimed by hand, is not released: %s", claim.job.id, error)
-        store.close()
+
+
+def _checked_types(types: str | Iterable[str]) -> list[str]:
+    if isinstance(types, str):
+        types = [types]
+    elif not isinstance(types, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+        raise InvalidJobError(f"types must be job types, not {types!r:.40}", field="types")
+    return [check_type_or_pattern("types", name) for name in types]
 
 
 class _Beats(StoppableThread):

@@ -8,6 +8,7 @@ from jobqueue.errors import NotInitializedError
 from jobqueue.service import Service
 
 _in_use: ContextVar[Service | None] = ContextVar("jobqueue_service", default=None)
+_standing_in: ContextVar[Service | None] = ContextVar("jobqueue_stand_in", default=None)
 _default: Service | None = None
 
 
@@ -29,6 +30,16 @@ def use_service(service: Service) -> Generator[Service]:
         _in_use.reset(token)
 
 
+@contextmanager
+def standing_in(service: Service) -> Generator[None]:
+    """Work on *service* within the ``with`` block, in this thread (or task), as long as there is no other."""
+    token = _standing_in.set(service)
+    try:
+        yield
+    finally:
+        _standing_in.reset(token)
+
+
 def make_current(service: Service) -> None:
     """Have *service* in use from here to the end of this context: for a run, which has a context of its own."""
     _in_use.set(service)
@@ -36,7 +47,7 @@ def make_current(service: Service) -> None:
 
 def current_service() -> Service:
     """Return the service in use here. Raises NotInitializedError when there is none."""
-    service = _in_use.get() or _default
+    service = _in_use.get() or _default or _standing_in.get()
     if service is None:
         raise NotInitializedError(
             "no job queue service yet: call jobqueue_pg.init_job_queue(conninfo) when the application starts, "

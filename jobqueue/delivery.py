@@ -6,13 +6,17 @@ meanwhile.
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
-from jobqueue.errors import BackendError, JobBundleNotFoundError, UnavailableError
+import attrs
+
+from jobqueue.errors import JobBundleNotFoundError, JobQueueError, LockTimeoutError, UnavailableError
 from jobqueue.events import Connected, Event, JobBundleStopped, JobStopped
 from jobqueue.health import Health
 from jobqueue.listeners import Listeners
@@ -26,7 +30,9 @@ logger = logging.getLogger(__name__)
 MAX_WAITING_EVENTS: Final = 10_000
 """How many events may wait for slow listeners; what comes then is dropped, and counted as ``dropped_events``."""
 
-_MAX_BATCH: Final = 100
+MAX_BATCH: Final = 100
+"""How many events are taken at a time, with one read for the jobs among them."""
+
 _SECONDS_TO_CONNECT: Final = 5.0
 _SECONDS_TO_JOIN: Final = 5.0
 
@@ -34,87 +40,142 @@ _Stopped = JobStopped | JobBundleStopped
 _T = TypeVar("_T")
 
 
-class Delivery:
-    """Delivers the events of one service to its listeners, from the first listener on."""
+@attrs.define(eq=False)
+class _Subscription:
+    """One kind of event that is subscribed to."""
 
-    def __init__(self, listeners: Listeners, store: Store, notifier: Notifier, health: Health) -> None:
+    connected: threading.Event = attrs.field(factory=threading.Event)
+    is_deaf: bool = False
+    """Whether the notifier says that it is connected, and hears nothing even so."""
+    end: Callable[[], None] = lambda: None
+
+
+class Delivery:
+    """Delivers the events of one service to its listeners, from the first listener on.
+
+    *prepare* is called in the thread, before it delivers anything: for what listeners find in their context.
+    """
+
+    def __init__(
+        self,
+        listeners: Listeners,
+        store: Store,
+        notifier: Notifier,
+        health: Health,
+        prepare: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._prepare = prepare
         self._listeners = listeners
         self._store = store
         self._notifier = notifier
         self._health = health
         self._lock = threading.Lock()
-        self._unsubscribe: dict[type[Event], Callable[[], None]] = {}
+        self._subscriptions: dict[type[Event], _Subscription] = {}
         self._thread: _DeliveryThread | None = None
         self._closed = False
 
-    def adjust(self) -> None:
-        """Subscribe to what the listeners want to hear, and to nothing else; return when it is heard.
+    def hear(self, *, or_undo: Callable[[], None]) -> None:
+        """Adjust, and return when everything that is committed from now on will be heard.
 
-        That may be after a few seconds, when the database does not answer: then events are heard as soon as it does.
+        That is after 5 seconds at the latest, when the database does not answer: then events are heard as soon as it
+        does. Whoever added a listener says how to undo that, if it raises.
+
+        Raises:
+            JobQueueError: nothing can ever be heard, since the service polls only.
+            ClosedError: it was closed meanwhile.
         """
+        try:
+            self._hear()
+        except JobQueueError:
+            or_undo()
+            self.adjust()
+            raise
+
+    def _hear(self) -> None:
+        deadline = time.monotonic() + _SECONDS_TO_CONNECT
+        for subscription in self.adjust():
+            if not subscription.connected.wait(max(0, deadline - time.monotonic())):
+                logger.warning("listeners will hear nothing until the database answers")
+                return
+            if subscription.is_deaf:
+                raise JobQueueError(
+                    "this service polls only, and would never call a listener: connect with listen_conninfo, which "
+                    "leads past a pooler, instead of poll_only; or wait for jobs, or have a bundle's on_stopped do it"
+                )
+
+    def adjust(self) -> Collection[_Subscription]:
+        """Subscribe to what the listeners want to hear, and to nothing else; return what is subscribed to."""
         with self._lock:
             if self._closed:
-                return
+                return []
             kinds = self._listeners.kinds
-            for kind in self._unsubscribe.keys() - kinds:
-                self._unsubscribe.pop(kind)()
-            heard = [self._subscribe(kind) for kind in kinds - self._unsubscribe.keys()]
-        for connected in heard:
-            if not connected.wait(_SECONDS_TO_CONNECT):
-                logger.warning("listeners will hear nothing until the database answers")
+            for kind in self._subscriptions.keys() - kinds:
+                self._subscriptions.pop(kind).end()
+            for kind in kinds - self._subscriptions.keys():
+                self._subscriptions[kind] = self._subscribe(kind)
+            return list(self._subscriptions.values())
 
-    def _subscribe(self, kind: type[Event]) -> threading.Event:
+    def _subscribe(self, kind: type[Event]) -> _Subscription:
         if self._thread is None:
-            self._thread = _DeliveryThread(self._listeners, self._store, self._health)
+            # In no context: the first listener may be added by a handler, or in a test mode, which will have ended.
+            self._thread = Context().run(_DeliveryThread, self._listeners, self._store, self._health, self._prepare)
             self._thread.start()
-        thread, connected = self._thread, threading.Event()
+        thread, subscription = self._thread, _Subscription()
 
         def receive(event: Event) -> None:
             if isinstance(event, JobStopped | JobBundleStopped):
                 thread.put(event)
             elif isinstance(event, Connected):
-                connected.set()
+                subscription.is_deaf = not self._notifier.is_listening
+                subscription.connected.set()
 
-        self._unsubscribe[kind] = self._notifier.subscribe(receive, kind)
-        return connected
+        subscription.end = self._notifier.subscribe(receive, kind)
+        return subscription
 
-    def close(self) -> None:
-        """Deliver no more. Safe to call twice, and from a listener."""
+    def stop(self) -> None:
+        """Deliver no more, but for the event that a listener is hearing. Safe to call twice, and from a listener."""
         with self._lock:
             self._closed = True
-            unsubscribe, self._unsubscribe = list(self._unsubscribe.values()), {}
-        for end in unsubscribe:
-            end()
+            subscriptions, self._subscriptions = list(self._subscriptions.values()), {}
+        for subscription in subscriptions:
+            subscription.end()
+            subscription.connected.set()
         if self._thread is not None:
             self._thread.stop()
-            if not self._thread.join(_SECONDS_TO_JOIN):
-                logger.warning("a listener has not come back within %g s", _SECONDS_TO_JOIN)
+
+    def join(self) -> None:
+        """Wait for the thread to end, for at most 5 seconds; a listener that calls this is not waited for."""
+        thread = self._thread
+        if thread is not None and not thread.is_current and not thread.join(_SECONDS_TO_JOIN):
+            logger.warning("a listener has not come back within %g s", _SECONDS_TO_JOIN)
 
 
 class _DeliveryThread(StoppableThread):
     """Takes events from the queue, reads what listeners want to see of them, and tells the listeners."""
 
-    def __init__(self, listeners: Listeners, store: Store, health: Health) -> None:
+    def __init__(self, listeners: Listeners, store: Store, health: Health, prepare: Callable[[], object]) -> None:
         super().__init__("jobqueue-events")
+        self._prepare = prepare
         self._listeners = listeners
         self._store = store
         self._health = health
         self._vital = health.vital("events")
         self._changed = threading.Condition()
         self._events = deque[_Stopped]()
-        self._is_dropping = False
+        self._num_dropped = 0
 
     def put(self, event: _Stopped) -> None:
         """Take an event, or drop it when too many wait already."""
         with self._changed:
             fits = len(self._events) < MAX_WAITING_EVENTS
-            starts_to_drop, self._is_dropping = not fits and not self._is_dropping, not fits
             if fits:
                 self._events.append(event)
                 self._changed.notify()
-        if not fits:
-            self._health.count("dropped_events")
-        if starts_to_drop:
+                return
+            self._num_dropped += 1
+            is_first = self._num_dropped == 1
+        self._health.count("dropped_events")
+        if is_first:
             logger.warning("listeners are too slow: %d events wait for them, and more are dropped", MAX_WAITING_EVENTS)
 
     def stop(self) -> None:
@@ -125,6 +186,7 @@ class _DeliveryThread(StoppableThread):
 
     def run(self) -> None:
         """Deliver until stopped."""
+        self._prepare()
         while batch := self._take():
             self._attempt(partial(self._deliver, batch))
 
@@ -134,7 +196,13 @@ class _DeliveryThread(StoppableThread):
             self._changed.wait_for(lambda: self._events or self._stopping.is_set())
             if self._stopping.is_set():
                 return []
-            return [self._events.popleft() for _ in range(min(_MAX_BATCH, len(self._events)))]
+            batch = [self._events.popleft() for _ in range(min(MAX_BATCH, len(self._events)))]
+            num_dropped = 0
+            if not self._events:
+                num_dropped, self._num_dropped = self._num_dropped, 0
+        if num_dropped:
+            logger.warning("listeners have caught up; they were not told of %d events", num_dropped)
+        return batch
 
     def _deliver(self, batch: Sequence[_Stopped]) -> None:
         jobs = self._jobs_of(batch)
@@ -151,32 +219,56 @@ class _DeliveryThread(StoppableThread):
     def _jobs_of(self, batch: Sequence[_Stopped]) -> dict[UUID, Job]:
         """Read the jobs that are wanted, as they are by now; those that were deleted meanwhile are not there."""
         ids = {event.id for event in batch if isinstance(event, JobStopped) and self._listeners.want(event)}
-        jobs = self._read(lambda: self._store.get_jobs(ids)) if ids else None
-        return {job.id: job for job in jobs or ()}
+        if not ids:
+            return {}
+        try:
+            jobs = self._read(lambda: self._store.get_jobs(ids)) or []
+        except Exception:  # noqa: BLE001 - reading them singly shows what is wrong
+            jobs = self._read_singly(ids)
+        return {job.id: job for job in jobs}
+
+    def _read_singly(self, ids: Collection[UUID]) -> list[Job]:
+        """Read jobs so that those which cannot be read do not keep the others from listeners."""
+        jobs: list[Job] = []
+        errors: list[Exception] = []
+        for id_ in ids:
+            try:
+                jobs += self._read(partial(self._store.get_jobs, [id_])) or []
+            except Exception as error:  # noqa: BLE001 - whatever makes it unreadable
+                errors.append(error)
+        if errors:
+            self._give_up(f"{len(errors)} jobs, which", errors[0])
+        return jobs
 
     def _tell_bundle(self, bundle_id: UUID) -> None:
         try:
             bundle = self._read(lambda: self._store.get_job_bundle(bundle_id))
         except JobBundleNotFoundError:
             logger.debug("bundle %s was deleted before its listeners could be told", bundle_id)
-            return
-        if bundle is not None:
-            self._listeners.tell_bundle(bundle)
+        except Exception as error:  # noqa: BLE001 - the next event is another story
+            self._give_up(f"bundle {bundle_id}, which", error)
+        else:
+            if bundle is not None:
+                self._listeners.tell_bundle(bundle)
+
+    def _give_up(self, what: str, error: Exception) -> None:
+        logger.error("listeners are not told of %s cannot be read", what, exc_info=error)
+        self._health.tell_of(error)
 
     def _read(self, read: Callable[[], _T]) -> _T | None:
-        """Read, however long the database takes to answer; None when the thread is to end, or the read is refused."""
+        """Read, however long the database takes to answer; None when the thread is to end."""
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 found = read()
-            except UnavailableError as error:
+            except (UnavailableError, LockTimeoutError) as error:
                 if self._vital.failed(error):
                     logger.warning("listeners have to wait, the database does not answer: %s", error)
                 self._stopping.wait(backoff.next())
-            except BackendError as error:
-                logger.exception("listeners are not told of some events")
-                self._health.tell_of(error)
-                return None
+            except Exception:
+                if self._stopping.is_set():
+                    return None  # the store may be closed already
+                raise
             else:
                 if self._vital.succeeded():
                     logger.info("listeners go on, the database answers again")

@@ -76,7 +76,7 @@ class Health:
         self._lock = threading.Lock()
         self._on_error: OnError | None = None
         self._vitals: dict[str, Vital] = {}
-        self._counts: Counter[str] = Counter(lost_claims=0, refused_outcomes=0)
+        self._counts: Counter[str] = Counter(lost_claims=0, refused_outcomes=0, dropped_events=0)
 
     def vital(self, name: str) -> Vital:
         """Return the vital called *name*, made at first need."""
@@ -89,7 +89,9 @@ class Health:
             self._counts[name] += n
 
     def set_on_error(self, on_error: OnError | None) -> None:
-        """Have *on_error* called with each error, in place of whoever was; None: nobody."""
+        """Have *on_error* called with each error, in place of whoever was; None: nobody. Raises TypeError."""
+        if on_error is not None and not callable(on_error):
+            raise TypeError(f"what is told of errors must be callable, which {on_error!r:.60} is not")
         self._on_error = on_error
 
     def tell_of(self, error: BaseException) -> None:

@@ -124,7 +124,7 @@ class JobContext:
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"a fraction is 0 to 1, not {fraction!r}")
-        progress = dump_json({"fraction": fraction, "message": message})
+        progress = dump_json({"fraction": float(fraction), "message": message})
         if self.service is None or self.job.claim_id is None:
             return
         try:

@@ -19,6 +19,7 @@ from jobqueue.adding import (
 )
 from jobqueue.claim import Claim
 from jobqueue.claims import Claims
+from jobqueue.context import make_current
 from jobqueue.delivery import Delivery
 from jobqueue.errors import ClosedError, InvalidJobError, JobBundleNotFoundError, JobNotFoundError
 from jobqueue.health import Health, OnError
@@ -57,7 +58,7 @@ class QueueService:
         self._max_payload_bytes = max_payload_bytes
         self._vitals = vitals if vitals is not None else Health()
         self._listeners = Listeners(self._vitals)
-        self._delivery = Delivery(self._listeners, store, notifier, self._vitals)
+        self._delivery = Delivery(self._listeners, store, notifier, self._vitals, lambda: make_current(self))
         self._waiting = Waiting(notifier, settings.poll_interval)
         self._claims = Claims(self)
         self._process = os.getpid()
@@ -197,12 +198,7 @@ class QueueService:
     ) -> list[Job]:
         """Read up to *limit* jobs, the newest first."""
         store = self._open_store()
-        which = JobFilter(
-            state=None if state is None else _state_named(state),
-            type=None if type is None else check_name("type", type),
-            origin=None if origin is None else check_name("origin", origin),
-            bundle_id=None if bundle_id is None else check_id(bundle_id),
-        )
+        which = JobFilter.of(state=state, type=type, origin=origin, bundle_id=bundle_id)
         return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=_place_of(store, after))
 
     def get_status(self) -> Status:
@@ -294,7 +290,7 @@ class QueueService:
         """Have *listener* hear of each job and bundle that has stopped."""
         self._open_store()
         self._listeners.of_service.add(listener)
-        self._delivery.adjust()
+        self._delivery.hear(or_undo=lambda: self._listeners.of_service.remove(listener))
 
     def remove_listener(self, listener: ServiceListener) -> None:
         """Have *listener* hear nothing more."""
@@ -305,7 +301,7 @@ class QueueService:
         """Have ``listener(job, will_retry)`` called for each job that has stopped."""
         self._open_store()
         self._listeners.of_jobs.add(listener)
-        self._delivery.adjust()
+        self._delivery.hear(or_undo=lambda: self._listeners.of_jobs.remove(listener))
 
     def remove_job_stopped_listener(self, listener: JobStoppedListener) -> None:
         """Have *listener* called no more."""
@@ -316,7 +312,7 @@ class QueueService:
         """Have ``listener(bundle)`` called for each bundle that has stopped."""
         self._open_store()
         self._listeners.of_bundles.add(listener)
-        self._delivery.adjust()
+        self._delivery.hear(or_undo=lambda: self._listeners.of_bundles.remove(listener))
 
     def remove_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
         """Have *listener* called no more."""
@@ -327,7 +323,7 @@ class QueueService:
         """Have ``listener(bundle)`` called for each bundle of *type* that has stopped, in place of any other."""
         self._open_store()
         self._listeners.set_of_bundle_type(check_text("type", type), listener)
-        self._delivery.adjust()
+        self._delivery.hear(or_undo=lambda: self._listeners.set_of_bundle_type(type, None))
 
     def remove_job_bundle_of_type_stopped_listener(self, type: str) -> None:
         """Have no listener for bundles of *type*."""
@@ -373,9 +369,11 @@ class QueueService:
             store = self._open_store()
             self._closed = True
         self._waiting.wake()
-        self._delivery.close()
+        self._delivery.stop()
         self._notifier.close()
+        # Before anybody is waited for who may wait for a connection.
         store.close()
+        self._delivery.join()
 
     def __enter__(self) -> Self:
         return self
@@ -387,13 +385,6 @@ class QueueService:
 
     def __repr__(self) -> str:
         return f"<{type(self).__qualname__} origin={self._origin!r}{' closed' if self._closed else ''}>"
-
-
-def _state_named(value: str) -> State:
-    try:
-        return State(value)
-    except ValueError:
-        raise InvalidJobError(f"{value!r} is not a state: there are {', '.join(State)}", field="state") from None
 
 
 def _place_of(store: Store, after: Job | Cursor | None) -> Cursor | None:

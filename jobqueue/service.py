@@ -198,7 +198,8 @@ class Service(Protocol):
 
         Raises:
             TimeoutError: it has not stopped within *timeout*.
-            JobNotFoundError: it is not there, or its transaction is not committed; at once, or when it is deleted.
+            JobNotFoundError: it is not there, or its transaction is not committed: at once; or it is deleted meanwhile:
+                within ``settings.poll_interval``.
             JobQueueError: a handler is calling, which would block a worker thread, and *allow_in_handler* is false.
         """
         ...
@@ -225,8 +226,16 @@ class Service(Protocol):
     def add_listener(self, listener: ServiceListener) -> None:
         """Have *listener* hear of each job and bundle that has stopped, wherever; nothing is read for it.
 
-        Listeners are called one after the other, in a thread of the service's. Whatever one raises is logged, told to
-        the function for errors, and kept from the next. Raises TypeError when it has not the methods to hear.
+        Whatever is committed after this call returns is heard, in the order of commits; but not what is committed while
+        the connection to the database is lost, nor what does not fit into the queue of 10,000 events that wait for slow
+        listeners (``dropped_events`` in ``health()``). Have a bundle's ``on_stopped`` do what must not be missed.
+
+        Listeners are called one after the other, in a thread of the service's, in which it is the current service.
+        Whatever one raises is logged, told to the function for errors, and kept from the next.
+
+        Raises, like the other methods that add a listener:
+            TypeError: it has not the methods to hear.
+            JobQueueError: the service was opened to poll only, and would never call it.
         """
         ...
 

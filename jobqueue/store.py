@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, Self
 from uuid import UUID
 
 import attrs
 
+from jobqueue.errors import InvalidJobError
+from jobqueue.limits import check_id, check_name
 from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
 
@@ -19,6 +21,23 @@ class JobFilter:
     type: str | None = None
     origin: str | None = None
     bundle_id: UUID | None = None
+
+    @classmethod
+    def of(cls, *, state: str | None, type: object, origin: object, bundle_id: object) -> Self:
+        """Make a filter of what an application gives. Raises InvalidJobError."""
+        return cls(
+            state=None if state is None else _state_named(state),
+            type=None if type is None else check_name("type", type),
+            origin=None if origin is None else check_name("origin", origin),
+            bundle_id=None if bundle_id is None else check_id(bundle_id),
+        )
+
+
+def _state_named(value: str) -> State:
+    try:
+        return State(value)
+    except ValueError:
+        raise InvalidJobError(f"{value!r} is not a state: there are {', '.join(State)}", field="state") from None
 
 
 Cursor = tuple[datetime, UUID]

@@ -1,8 +1,8 @@
 """For tests of applications: run jobs at once, or ignore them, within a ``with`` block and this thread (or task).
 
 What is started within the block from a copy of its context, as worker threads are, is affected while the block lasts.
-Blocks can be nested; whatever is ignored by any of them is not run by another. Where there is no current service, a
-DoNothingService is put in its place for the block, so that no database is needed.
+Blocks can be nested; whatever is ignored by any of them is not run by another. As long as there is no current service,
+a DoNothingService stands in for it within the block, so that no database is needed.
 """
 
 from collections.abc import Callable, Generator
@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import attrs
 
 from jobqueue.backends.nothing import DoNothingService
-from jobqueue.context import current_service, use_service
+from jobqueue.context import current_service, standing_in
 from jobqueue.errors import NotInitializedError
 from jobqueue.execution import reason_of, run_now
 from jobqueue.middleware import AddMiddleware, adding_through
@@ -81,7 +81,7 @@ def _middleware(middleware: AddMiddleware, *, outermost: bool) -> Generator[None
         try:
             current_service()
         except NotInitializedError:
-            stack.enter_context(use_service(stack.enter_context(DoNothingService())))
+            stack.enter_context(standing_in(stack.enter_context(DoNothingService())))
         stack.enter_context(adding_through(middleware, outermost=outermost))
         yield
 

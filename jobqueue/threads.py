@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
+from math import isnan
 from types import TracebackType
 from typing import Self
 
@@ -18,8 +19,10 @@ Timeout = float | timedelta | None
 
 
 def seconds_of(timeout: Timeout) -> float | None:
-    """Return *timeout* in seconds; more than a thread can wait is for ever."""
+    """Return *timeout* in seconds; more than a thread can wait is for ever. Raises ValueError for NaN."""
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    if seconds is not None and isnan(seconds):
+        raise ValueError("a timeout cannot be NaN")
     return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
 
 

@@ -3,16 +3,17 @@
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Final, TypeVar
 from uuid import UUID
 
-from jobqueue.errors import JobQueueError, UnavailableError
+from jobqueue.errors import BackendError, JobQueueError, LockTimeoutError, UnavailableError
 from jobqueue.events import Event, JobBundleStopped, JobStopped
 from jobqueue.job_context import current_job_context
 from jobqueue.models import Job, JobBundle
 from jobqueue.notifier import Notifier
+from jobqueue.patience import patience
 
 _SECONDS_WHEN_DEAF: Final = 0.5
 
@@ -26,10 +27,11 @@ class Waiting:
     def __init__(self, notifier: Notifier, poll_interval: timedelta) -> None:
         self._notifier = notifier
         self._poll_seconds = poll_interval.total_seconds()
-        # Reentrant, since a notifier may tell a subscriber that it is connected while it subscribes.
-        self._lock = threading.RLock()
-        self._waiters: dict[_Kind, list[tuple[UUID, threading.Event]]] = {JobStopped: [], JobBundleStopped: []}
+        self._subscribing = threading.Lock()
         self._unsubscribe: dict[_Kind, Callable[[], None]] = {}
+        # A lock of its own, for the notifier may tell something while it is asked to subscribe.
+        self._lock = threading.Lock()
+        self._waiters: dict[_Kind, dict[UUID, list[threading.Event]]] = {JobStopped: {}, JobBundleStopped: {}}
 
     def wait_for_job(self, job_id: UUID, get: Callable[[UUID], Job], timeout: float | None) -> Job:
         """Return the job as *get* finds it when it has stopped.
@@ -48,50 +50,67 @@ class Waiting:
     def wake(self) -> None:
         """Have all who wait look for themselves."""
         with self._lock:
-            heard = [heard for waiters in self._waiters.values() for _, heard in waiters]
+            heard = [heard for by_id in self._waiters.values() for waiters in by_id.values() for heard in waiters]
         for event in heard:
             event.set()
 
     def _wait(self, kind: _Kind, id: UUID, get: Callable[[UUID], _Model], timeout: float | None) -> _Model:
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._hearing_of(kind, id) as heard:
+        left, heard = timeout, None
+        with ExitStack() as hearing:
             while True:
-                heard.clear()
-                found, trouble = _look(get, id)
+                if heard is not None:
+                    heard.clear()
+                found, trouble = _look(get, id, left)
                 if found is not None and found.stopped:
                     return found
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError(_lateness(kind, id, found, timeout)) from trouble
-                deaf = trouble is not None or not self._notifier.is_listening
-                pause = min(self._poll_seconds, _SECONDS_WHEN_DEAF) if deaf else self._poll_seconds
-                heard.wait(pause if left is None else min(pause, left))
+                if heard is None:
+                    # Only who has to wait listens; and then looks again, at what was not to be heard before that.
+                    heard = hearing.enter_context(self._hearing_of(kind, id))
+                else:
+                    pause = self._pause(trouble)
+                    heard.wait(pause if left is None else min(pause, left))
+
+    def _pause(self, trouble: BackendError | None) -> float:
+        """Return after how many seconds to look, if nothing is heard."""
+        is_deaf = trouble is not None or not self._notifier.is_listening
+        return min(self._poll_seconds, _SECONDS_WHEN_DEAF) if is_deaf else self._poll_seconds
 
     @contextmanager
     def _hearing_of(self, kind: _Kind, id: UUID) -> Generator[threading.Event]:
         heard = threading.Event()
-        waiter = (id, heard)
-        with self._lock:
-            self._waiters[kind].append(waiter)
+        with self._subscribing:
             if kind not in self._unsubscribe:
                 self._unsubscribe[kind] = self._notifier.subscribe(self._receive, kind)
+            with self._lock:
+                self._waiters[kind].setdefault(id, []).append(heard)
         try:
             yield heard
         finally:
-            with self._lock:
-                self._waiters[kind].remove(waiter)
-                if not self._waiters[kind]:
+            with self._subscribing:
+                if self._forget(kind, id, heard):
                     self._unsubscribe.pop(kind)()
+
+    def _forget(self, kind: _Kind, id: UUID, heard: threading.Event) -> bool:
+        """Return whether that was the last one who waited for something of this kind."""
+        with self._lock:
+            waiters = self._waiters[kind]
+            waiters[id].remove(heard)
+            if not waiters[id]:
+                del waiters[id]
+            return not waiters
 
     def _receive(self, event: Event) -> None:
         if not isinstance(event, JobStopped | JobBundleStopped):
             self.wake()
             return
         with self._lock:
-            waiters = list(self._waiters[type(event)])
-        for id_, heard in waiters:
-            if id_ == event.id:
-                heard.set()
+            waiters = list(self._waiters[type(event)].get(event.id, ()))
+        for heard in waiters:
+            heard.set()
 
 
 def refuse_in_handler(*, allowed: bool) -> None:
@@ -104,11 +123,12 @@ def refuse_in_handler(*, allowed: bool) -> None:
         )
 
 
-def _look(get: Callable[[UUID], _Model], id: UUID) -> tuple[_Model | None, UnavailableError | None]:
-    """Look once; a database that does not answer is a reason to look again."""
+def _look(get: Callable[[UUID], _Model], id: UUID, left: float | None) -> tuple[_Model | None, BackendError | None]:
+    """Look once, with the patience that is *left*; a database that does not answer is a reason to look again."""
     try:
-        return get(id), None
-    except UnavailableError as error:
+        with patience(left):
+            return get(id), None
+    except (UnavailableError, LockTimeoutError) as error:
         return None, error
 
 

@@ -49,8 +49,7 @@ def connect(
     """
     if pool_size < 1:
         raise ValueError(f"pool_size must be at least 1, not {pool_size}")
-    if not isinstance(settings, WorkerSettings):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
-        raise TypeError(f"settings must be WorkerSettings(...), not {settings!r}")
+    _check_settings(settings)
     complete = complete_conninfo(conninfo)
     with translate_errors(), psycopg.connect(complete, autocommit=True) as connection:
         check_schema(connection, schema)
@@ -124,11 +123,22 @@ def init_job_queue_reset_interrupted_jobs(
 def _reap(service: QueueService, dead_for: timedelta) -> None:
     with closing(service.store.for_workers(lock_timeout=_REAPING_LOCK_TIMEOUT)) as store:
         rescues = store.reap_jobs(dead_for, service.settings.max_rescues)
-    if rescues:
-        logger.info("took up %d interrupted jobs", sum(not rescue.failed for rescue in rescues))
+    failed = sum(rescue.failed for rescue in rescues)
+    if failed:
+        logger.error("failed %d interrupted jobs, which had been taken up too often before", failed)
+    if len(rescues) > failed:
+        logger.info("took up %d interrupted jobs", len(rescues) - failed)
+
+
+def _check_settings(settings: WorkerSettings) -> None:
+    if not isinstance(settings, WorkerSettings):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+        raise TypeError(f"settings must be WorkerSettings(...), not {settings!r}")
 
 
 def _check_dead_for(dead_for: timedelta, settings: WorkerSettings) -> None:
+    _check_settings(settings)
+    if not isinstance(dead_for, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        raise TypeError(f"dead_for must be a timedelta, not {dead_for!r}")
     if dead_for <= timedelta(0):
         raise ValueError(f"dead_for must be longer than zero, not {dead_for}")
     interval = settings.heartbeat_interval

@@ -10,6 +10,7 @@ from psycopg import Connection, RawCursor, sql
 from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool
 
+from jobqueue.patience import seconds_to_connect
 from jobqueue_pg.errors import ROLLED_BACK, translate_errors
 from jobqueue_pg.rows import Row
 
@@ -64,7 +65,7 @@ class Database:
             return self._try_once(work)
 
     def _try_once(self, work: "Callable[[Connection[Any]], _T]") -> _T:
-        with self.pool.connection() as connection:
+        with self.pool.connection(timeout=seconds_to_connect(self.pool.timeout)) as connection:
             return work(connection)
 
     def execute(

@@ -82,3 +82,4 @@ class Keeper(StoppableThread):
         lost = [fence for fence in due if fence.job_id not in owned]
         for fence in self._dispatcher.drop(lost):
             self._lost_claims.note(fence, "its row no longer shows this claim, and it had not been started")
+            self._lost_claims.forget(fence)

@@ -10,28 +10,31 @@ from jobqueue.worker.pool import WorkerPool
 
 _lock = threading.Lock()
 _pool: WorkerPool | None = None
-_poll_interval: timedelta | None = None  # the shortest that was asked for since threads were last stopped
+_poll_interval: timedelta | None = None  # the shortest that was asked for while no threads ran
 
 
 def start_threads(n: int) -> WorkerPool:
     """Start *n* worker threads on the current service, for all registered handlers.
+
+    When ``stop_threads`` has left jobs running, these are waited for.
 
     Raises:
         ValueError: *n* is less than 1.
         JobQueueError: worker threads are running already.
         NotInitializedError: there is no current service.
     """
-    global _pool  # noqa: PLW0603 - the pool of the process, for those who need no more than one
+    global _pool, _poll_interval
+    pool, leftover = WorkerPool(current_service(), threads=n), _pool
+    # Not under the lock, which the jobs that are waited for may want.
+    if leftover is not None and not leftover.is_running:
+        leftover.finish()
     with _lock:
         if _pool is not None and _pool.is_running:
             raise JobQueueError("worker threads are running already: call finish_threads() first")
-        pool = WorkerPool(current_service(), threads=n)
-        if _pool is not None:
-            _pool.finish()
         pool.start()
         if _poll_interval is not None:
             pool.poll_every(_poll_interval)
-        _pool = pool
+        _pool, _poll_interval = pool, None
         return pool
 
 
@@ -44,16 +47,17 @@ def start_polling_available_jobs(interval: timedelta | float) -> None:
     Raises:
         ValueError: *interval* is zero or negative.
     """
-    global _poll_interval  # noqa: PLW0603 - as the pool
+    global _poll_interval  # noqa: PLW0603 - as there is one pool of the process, for those who need no more
     wanted = interval if isinstance(interval, timedelta) else timedelta(seconds=interval)
     if wanted < timedelta(0):
         raise ValueError(f"a poll interval cannot be negative, as {interval} is")
     if not wanted:
         raise ValueError("a poll interval cannot be zero: that would be a busy loop")
     with _lock:
-        _poll_interval = wanted if _poll_interval is None else min(_poll_interval, wanted)
         if _pool is not None and _pool.is_running:
-            _pool.poll_every(_poll_interval)
+            _pool.poll_every(wanted)
+        else:
+            _poll_interval = wanted if _poll_interval is None else min(_poll_interval, wanted)
 
 
 def stop_threads() -> None:
@@ -76,5 +80,5 @@ def finish_threads(timeout: Timeout = None) -> bool:
 
 
 def _forget_polling() -> None:
-    global _poll_interval  # noqa: PLW0603 - as the pool
+    global _poll_interval  # noqa: PLW0603 - as above
     _poll_interval = None

@@ -1,11 +1,11 @@
 """What is started and stopped a great many times leaves nothing behind: no thread, file, connection or subscriber."""
 
 import gc
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +34,7 @@ def resources(connection) -> dict[str, object]:
     gc.collect()
     return {
         "threads": sorted(thread.name for thread in threading.enumerate()),
-        "files": len(os.listdir("/dev/fd")),
+        "files": len(list(Path("/dev/fd").iterdir())),
         "connections": connections_of(connection, "jobqueue"),
     }
 

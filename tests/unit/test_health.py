@@ -55,12 +55,52 @@ def test_up_for_counts_from_the_last_recovery():
 def test_health_reports_counts_and_parts():
     """Counts are there from the beginning, parts from when somebody asks for them."""
     health = Health()
-    assert health.report() == {"lost_claims": 0, "refused_outcomes": 0, "parts": {}}
+    assert health.report() == {"lost_claims": 0, "refused_outcomes": 0, "dropped_events": 0, "parts": {}}
     health.count("lost_claims")
     health.count("lost_claims", 2)
     assert health.vital("workers") is health.vital("workers")
     assert health.report()["lost_claims"] == 3
     assert list(health.report()["parts"]) == ["workers"]
+
+
+def test_losses_and_other_errors_are_told():
+    """The function for errors hears of each error, and of the first failure in a row; the one that was set last."""
+    health, told, error = Health(), [], OSError()
+    health.tell_of(ValueError("nobody hears this"))
+    health.set_on_error(lambda _: pytest.fail("was replaced"))
+    health.set_on_error(told.append)
+    health.tell_of(error)
+    vital = health.vital("listener")
+    for _ in range(3):
+        vital.failed(error)
+    vital.succeeded()
+    vital.failed(error)
+    assert told == [error] * 3
+    health.set_on_error(None)
+    health.tell_of(error)
+    assert len(told) == 3
+
+
+def test_what_is_told_of_errors_must_be_callable():
+    """A wrong value is refused when it is set, and what was set before stays."""
+    health, told = Health(), []
+    health.set_on_error(told.append)
+    with pytest.raises(TypeError, match="callable"):
+        health.set_on_error("print")
+    health.tell_of(OSError())
+    assert len(told) == 1
+
+
+def test_an_error_while_an_error_is_told_is_logged(caplog):
+    """Nothing that the function for errors raises reaches the thread that told it."""
+    health = Health()
+
+    def fail(_):
+        raise KeyboardInterrupt
+
+    health.set_on_error(fail)
+    assert health.vital("listener").failed(OSError())
+    assert [record.getMessage() for record in caplog.records] == ["the function for errors failed on OSError"]
 
 
 def test_contact_is_dead_after_a_silence():

@@ -2,10 +2,11 @@
 
 import contextvars
 import threading
+from datetime import timedelta
 
 import pytest
 
-from jobqueue.threads import Backoff, StoppableThread
+from jobqueue.threads import Backoff, StoppableThread, seconds_of
 
 PATIENCE = 5
 
@@ -153,6 +154,21 @@ def test_a_loop_survives_its_errors(caplog):
     assert thread.steps == 4
     assert "step 1" in caplog.text
     assert "step 3" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [(None, None), (0, 0), (1.5, 1.5), (timedelta(minutes=2), 120), (-1, -1), (1e20, None), (float("inf"), None)],
+)
+def test_how_long_to_wait(timeout, seconds):
+    """A timeout is a number of seconds or a timedelta; none, or more than a thread can wait, is for ever."""
+    assert seconds_of(timeout) == seconds
+
+
+def test_a_timeout_that_is_no_number():
+    """NaN, which would be neither soon nor late, is refused."""
+    with pytest.raises(ValueError, match="NaN"):
+        seconds_of(float("nan"))
 
 
 def test_backoff_doubles_up_to_its_cap():
