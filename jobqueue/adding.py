@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from jobqueue.errors import InvalidJobError
-from jobqueue.limits import MAX_NAME_LENGTH
+from jobqueue.limits import BIGINT, COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name
 from jobqueue.models import Job, JobBundle
 from jobqueue.registry import default_registry
 from jobqueue.service import JobType
@@ -27,7 +27,7 @@ def complete_job(job: object, origin: str) -> Job:
         raise InvalidJobError(
             f"job {job.id} is a member of bundle {job.bundle_id}: use add_bundle()", field="bundle_id"
         )
-    return _with_origin(job, origin)
+    return _checked(_with_origin(job, origin))
 
 
 def complete_jobs(jobs: Iterable[Job], origin: str) -> list[Job]:
@@ -49,8 +49,21 @@ def complete_bundle(bundle: object, origin: str) -> JobBundle:
     on_stopped = bundle.on_stopped
     if on_stopped is not None and on_stopped.origin is None:
         on_stopped = attrs.evolve(on_stopped, origin=origin)
-    jobs = tuple(_with_origin(job, origin) for job in bundle.jobs)
+    check_name("type", bundle.type)
+    check_name("origin", origin)
+    jobs = tuple(_checked(_with_origin(job, origin)) for job in bundle.jobs)
     return attrs.evolve(bundle, origin=origin, jobs=jobs, on_stopped=on_stopped)
+
+
+def _checked(job: Job) -> Job:
+    """Return *job*, which need not be made by Job.new. Raises InvalidJobError."""
+    check_id(job.id)
+    check_name("type", job.type)
+    check_name("origin", job.origin)
+    check_int("priority", job.priority, BIGINT)
+    check_int("max_retry_count", job.max_retry_count, COUNT)
+    check_moment("start_at", job.start_at)
+    return job
 
 
 def _with_origin(job: Job, origin: str) -> Job:

@@ -2,10 +2,11 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from jobqueue.errors import BackendError, JobQueueError, LostClaimError, UnavailableError
+from jobqueue.errors import JobQueueError, LostClaimError, UnavailableError
 from jobqueue.models import Job
 from jobqueue.outcomes import Outcome
 
@@ -47,8 +48,8 @@ class Claim:
     def __init__(self, job: Job, owner: ClaimOwner) -> None:
         self.job: Final = job
         self._owner = owner
-        self._settling = threading.Lock()
-        self._is_settled = False
+        self._ending = threading.Lock()
+        self._has_ended = False
         self._sent: Outcome | None = None  # what may have been saved without our knowing
         self._lost = False
 
@@ -58,9 +59,9 @@ class Claim:
         return self._lost
 
     @property
-    def is_settled(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the job was finished, failed or released, or found to be lost when that was tried."""
-        return self._is_settled
+        return self._has_ended
 
     def finish(self, result: object = None) -> None:
         """Save that the run has ended with *result*, which is what a handler may return: Snooze and Discard, too.
@@ -71,7 +72,7 @@ class Claim:
             JobQueueError: it was finished, failed or released before.
             BackendError: the database refused or failed; the claim goes on, and the same call may succeed later.
         """
-        self._settle(self._owner.outcome_of_success(self.job, result))
+        self._end(lambda: self._owner.outcome_of_success(self.job, result))
 
     def fail(self, error: BaseException | str) -> None:
         """Save that the run has failed: the job is retried, or stops, as if a worker had run it.
@@ -79,18 +80,18 @@ class Claim:
         The policy is that of the handler that is registered for its type in this process, if any. Raises as ``finish``.
         """
         problem = error if isinstance(error, BaseException) else Exception(error)
-        self._settle(self._owner.outcome_of_failure(self.job, problem))
+        self._end(lambda: self._owner.outcome_of_failure(self.job, problem))
 
     def release(self) -> None:
         """Give the job back as if it had never been claimed. Raises as ``finish``."""
-        self._settle(Outcome.released(self.job))
+        self._end(lambda: Outcome.released(self.job))
 
-    def _settle(self, outcome: Outcome) -> None:
-        with self._settling:
-            if self._is_settled:
+    def _end(self, outcome: Callable[[], Outcome]) -> None:
+        with self._ending:
+            if self._has_ended:
                 raise JobQueueError(f"the claim on job {self.job.id} has ended already, and can end only once")
-            is_saved = self._save(outcome)
-            self._is_settled = True
+            is_saved = self._save(outcome())
+            self._has_ended = True
             if not is_saved:
                 self._note_loss()
                 raise LostClaimError(f"job {self.job.id} ({self.job.type}) was taken away: its outcome is not saved")
@@ -107,12 +108,12 @@ class Claim:
     def lose(self) -> None:
         """Note that the row does not show the claim any more, unless that is because it has ended."""
         # Whoever is about to end it at this moment finds out, and a beat must not wait for that.
-        if self._settling.acquire(blocking=False):
+        if self._ending.acquire(blocking=False):
             try:
-                if not self._is_settled:
+                if not self._has_ended:
                     self._note_loss()
             finally:
-                self._settling.release()
+                self._ending.release()
 
     def _note_loss(self) -> None:
         if not self._lost:
@@ -125,7 +126,7 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._is_settled:
+        if self._has_ended:
             return
         if error is None:
             self.finish()
@@ -135,7 +136,7 @@ class Claim:
                 self.fail(error)
             else:
                 self.release()
-        except (BackendError, LostClaimError) as problem:
+        except JobQueueError as problem:
             logger.warning("what ended the claim on job %s is not saved: %s", self.job.id, problem)
 
     def __repr__(self) -> str:

@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 _MAX_CALLS: Final = 2  # at the same time, so that a beat always finds a connection
 _LONGEST_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _SECONDS_TO_JOIN: Final = 5.0
-_STOPPING: Final = frozenset({OutcomeKind.FINISHED, OutcomeKind.FAILED, OutcomeKind.DISCARDED})
 
 
 class Claims:
@@ -42,7 +41,7 @@ class Claims:
         self._claiming = 0  # calls that may bring claims
         self._calls = threading.BoundedSemaphore(_MAX_CALLS)
         self._store: WorkerStore | None = None
-        self._beats: _Beats | None = None
+        self._keeper: _ClaimsKeeper | None = None
         self._closed = False
 
     # --- making claims
@@ -77,10 +76,9 @@ class Claims:
             store = self._store
             if store is None:
                 store = self._store = self._service.store.for_workers(lock_timeout=self._lock_timeout)
-            interval = self._service.settings.heartbeat_interval
-            if self._beats is None and interval is not None:
-                self._beats = _Beats(self, interval)
-                self._beats.start()
+            if self._keeper is None:
+                self._keeper = _ClaimsKeeper(self, self._service.settings.heartbeat_interval)
+                self._keeper.start()
             self._claiming += 1
         try:
             yield store
@@ -98,6 +96,8 @@ class Claims:
 
     def save(self, outcome: Outcome) -> bool:
         """Save *outcome*; return whether its claim still stood."""
+        # In a forked child this raises ClosedError: the connections are its parent's.
+        self._service.store  # noqa: B018
         assert self._store is not None
         with self._calls:
             return bool(self._store.save_outcomes([outcome]))
@@ -108,7 +108,7 @@ class Claims:
         if job is None:
             return True
         shows_claim = job.claim_id == outcome.fence.claim_id
-        if outcome.kind not in _STOPPING:
+        if not outcome.kind.stops:
             return not shows_claim
         return shows_claim and job.stopped and (job.cancelled_at is not None) == (outcome.kind is OutcomeKind.DISCARDED)
 
@@ -159,25 +159,25 @@ class Claims:
 
     def _open_claims(self) -> list[Claim]:
         with self._lock:
-            return [claim for claim in self._claims if not claim.is_settled and not claim.is_lost]
+            return [claim for claim in self._claims if not claim.has_ended and not claim.is_lost]
 
     # --- ending
 
     def close(self) -> None:
-        """Release all claims that have not ended, as far as the database answers. Safe to call twice."""
+        """Have all claims that have not ended released, for at most 5 seconds. Safe to call twice."""
         with self._lock:
             self._closed = True
             self._changed.wait_for(lambda: not self._claiming, _SECONDS_TO_JOIN)
-            beats, store = self._beats, self._store
-        self._release_all()
-        if beats is not None:
-            beats.stop()
-            if not beats.join(_SECONDS_TO_JOIN):
-                logger.warning("the beats for claims made by hand have not ended within %g s", _SECONDS_TO_JOIN)
+            keeper, store = self._keeper, self._store
+        if keeper is not None:
+            keeper.stop()
+            if not keeper.join(_SECONDS_TO_JOIN):
+                logger.warning("claims made by hand are not released: no answer within %g s", _SECONDS_TO_JOIN)
         if store is not None:
             store.close()
 
-    def _release_all(self) -> None:
+    def release_all(self) -> None:
+        """Release all claims that have not ended, as far as the database answers."""
         claims = self._open_claims()
         for place, claim in enumerate(claims):
             try:
@@ -197,15 +197,19 @@ def _checked_types(types: str | Iterable[str]) -> list[str]:
     return [check_type_or_pattern("types", name) for name in types]
 
 
-class _Beats(StoppableThread):
-    """Beats for the claims that were made by hand."""
+class _ClaimsKeeper(StoppableThread):
+    """Beats for the claims that were made by hand, unless *interval* is None, and releases them in the end.
 
-    def __init__(self, claims: Claims, interval: timedelta) -> None:
+    In a thread, since a server that hangs must not keep whoever closes the service.
+    """
+
+    def __init__(self, claims: Claims, interval: timedelta | None) -> None:
         super().__init__("jobqueue-claims")
         self._claims = claims
-        self._seconds = interval.total_seconds() / 2
+        self._seconds = None if interval is None else interval.total_seconds() / 2
 
     def run(self) -> None:
         """Beat until stopped."""
         while not self._stopping.wait(self._seconds):
             self._attempt(self._claims.beat)
+        self._claims.release_all()

@@ -93,7 +93,10 @@ class Delivery:
 
     def _hear(self) -> None:
         deadline = time.monotonic() + _SECONDS_TO_CONNECT
-        for subscription in self.adjust():
+        self.adjust()
+        with self._lock:
+            subscriptions = list(self._subscriptions.values())
+        for subscription in subscriptions:
             if not subscription.connected.wait(max(0, deadline - time.monotonic())):
                 logger.warning("listeners will hear nothing until the database answers")
                 return
@@ -103,17 +106,16 @@ class Delivery:
                     "leads past a pooler, instead of poll_only; or wait for jobs, or have a bundle's on_stopped do it"
                 )
 
-    def adjust(self) -> Collection[_Subscription]:
-        """Subscribe to what the listeners want to hear, and to nothing else; return what is subscribed to."""
+    def adjust(self) -> None:
+        """Subscribe to what the listeners want to hear, and to nothing else."""
         with self._lock:
             if self._closed:
-                return []
+                return
             kinds = self._listeners.kinds
             for kind in self._subscriptions.keys() - kinds:
                 self._subscriptions.pop(kind).end()
             for kind in kinds - self._subscriptions.keys():
                 self._subscriptions[kind] = self._subscribe(kind)
-            return list(self._subscriptions.values())
 
     def _subscribe(self, kind: type[Event]) -> _Subscription:
         if self._thread is None:

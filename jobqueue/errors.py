@@ -94,7 +94,11 @@ class JobInterruptedError(JobQueueError):
 
 
 class LostClaimError(JobQueueError):
-    """A handler found, by ``ctx.check()``, that its claim was taken away: what it still does will not be saved."""
+    """The claim on a job was taken away: what is still done for it will not be saved.
+
+    Raised by ``check()`` and ``set_progress()`` of a handler's context, and by ``finish()``, ``fail()`` and
+    ``release()`` of a claim made by hand.
+    """
 
 
 class BackendError(JobQueueError):

@@ -21,8 +21,6 @@ def check_name(field: str, value: object) -> str:
         raise InvalidJobError(
             f"{field} must have 1 to {MAX_NAME_LENGTH} characters, but {name[:40]!r} has {len(name)}", field=field
         )
-    if "\0" in name or name.encode(errors="replace").decode() != name:
-        raise InvalidJobError(f"{field} {name!r} contains a character that PostgreSQL cannot store", field=field)
     return name
 
 
@@ -43,6 +41,8 @@ def check_text(field: str, value: object) -> str:
     """Return a text to compare with a column, which other programs may have filled with more than check_name allows."""
     if not isinstance(value, str):
         raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
+    if "\0" in value or value.encode(errors="replace").decode() != value:
+        raise InvalidJobError(f"{field} {value[:40]!r} contains a character that PostgreSQL cannot store", field=field)
     return value
 
 

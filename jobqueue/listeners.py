@@ -39,7 +39,7 @@ class ServiceListener(Protocol):
         return
 
 
-class _Listeners(Generic[_T]):
+class ListenerGroup(Generic[_T]):
     """Listeners in the order in which they came; one that came twice is there twice.
 
     They are told apart by identity, so that anything that can be called can be removed again; the method of an object
@@ -66,10 +66,12 @@ class _Listeners(Generic[_T]):
                     return
 
     def clear(self) -> None:
+        """Remove all."""
         with self._lock:
             self.all = ()
 
     def has(self, listener: _T) -> bool:
+        """Whether it is there."""
         return any(_is_same(other, listener) for other in self.all)
 
 
@@ -89,21 +91,22 @@ class Listeners:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self.of_service = _Listeners[ServiceListener]("on_job_stopped", "on_job_bundle_stopped")
-        self.of_jobs = _Listeners[JobStoppedListener]("__call__")
-        self.of_bundles = _Listeners[JobBundleStoppedListener]("__call__")
+        self.of_service = ListenerGroup[ServiceListener]("on_job_stopped", "on_job_bundle_stopped")
+        self.of_jobs = ListenerGroup[JobStoppedListener]("__call__")
+        self.of_bundles = ListenerGroup[JobBundleStoppedListener]("__call__")
         self._lock = threading.Lock()
         self._of_bundle_types: dict[str, JobBundleStoppedListener] = {}
 
-    def set_of_bundle_type(self, type: str, listener: JobBundleStoppedListener | None) -> None:
-        """Make *listener* the one for bundles of *type*, in place of any other; None: have none."""
-        if listener is not None:
-            _check_listener(listener, "__call__")
+    def set_of_bundle_type(self, type: str, listener: JobBundleStoppedListener) -> None:
+        """Make *listener* the one for bundles of *type*, in place of any other. Raises TypeError as the groups do."""
+        _check_listener(listener, "__call__")
         with self._lock:
-            if listener is None:
-                self._of_bundle_types.pop(type, None)
-            else:
-                self._of_bundle_types[type] = listener
+            self._of_bundle_types[type] = listener
+
+    def remove_of_bundle_type(self, type: str) -> None:
+        """Have no listener for bundles of *type*; nothing happens if there is none."""
+        with self._lock:
+            self._of_bundle_types.pop(type, None)
 
     def clear_of_bundles(self) -> None:
         """Remove all listeners for bundles, those for bundles of a type among them."""
@@ -147,7 +150,7 @@ class Listeners:
         self.tell_event(JobBundleStopped(id=bundle.id, type=bundle.type, origin=bundle.origin or ""))
         self.tell_bundle(bundle)
 
-    def _tell(self, listeners: _Listeners[_T], how: Callable[[_T], object], what: str) -> None:
+    def _tell(self, listeners: ListenerGroup[_T], how: Callable[[_T], object], what: str) -> None:
         """Tell each, unless it was removed meanwhile."""
         for listener in listeners.all:
             if listeners.has(listener):

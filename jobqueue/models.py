@@ -233,6 +233,7 @@ class JobBundle:
     on_stopped: JobDesc | None = attrs.field(default=None, repr=False)
     """The job that the transaction which stops the last member adds, each time that happens."""
     delete_when_succeeded: bool = False
+    """Whether it is to be deleted, some seconds after all members and the *on_stopped* job have succeeded."""
     stopped_at: datetime | None = None
     updated_at: datetime | None = None
     created_at: datetime | None = None

@@ -35,6 +35,11 @@ class OutcomeKind(enum.StrEnum):
     RELEASED = "released"
     DISCARDED = "discarded"
 
+    @property
+    def stops(self) -> bool:
+        """Whether the job has come to an end by it."""
+        return self in {OutcomeKind.FINISHED, OutcomeKind.FAILED, OutcomeKind.DISCARDED}
+
 
 @attrs.frozen(kw_only=True)
 class RunError:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from jobqueue.adding import (
@@ -24,18 +24,19 @@ from jobqueue.delivery import Delivery
 from jobqueue.errors import ClosedError, InvalidJobError, JobBundleNotFoundError, JobNotFoundError
 from jobqueue.health import Health, OnError
 from jobqueue.limits import COUNT, check_id, check_int, check_moment, check_name, check_text
-from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, Listeners, ServiceListener
+from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ListenerGroup, Listeners, ServiceListener
 from jobqueue.middleware import add_bundle_through, add_job_through
 from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.notifier import Notifier
 from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.service import Finishable, JobType
 from jobqueue.settings import WorkerSettings
-from jobqueue.store import Cursor, JobFilter, Store
+from jobqueue.store import Cursor, JobFilter, Store, cursor_after
 from jobqueue.threads import Timeout, seconds_of
 from jobqueue.waiting import Waiting, refuse_in_handler
 
 _SECONDS_FOR_POOLS: Final = 10.0
+_T = TypeVar("_T")
 
 
 class QueueService:
@@ -199,7 +200,7 @@ class QueueService:
         """Read up to *limit* jobs, the newest first."""
         store = self._open_store()
         which = JobFilter.of(state=state, type=type, origin=origin, bundle_id=bundle_id)
-        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=_place_of(store, after))
+        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=cursor_after(after, store))
 
     def get_status(self) -> Status:
         """Count jobs and bundles."""
@@ -288,9 +289,7 @@ class QueueService:
 
     def add_listener(self, listener: ServiceListener) -> None:
         """Have *listener* hear of each job and bundle that has stopped."""
-        self._open_store()
-        self._listeners.of_service.add(listener)
-        self._delivery.hear(or_undo=lambda: self._listeners.of_service.remove(listener))
+        self._hear_by(self._listeners.of_service, listener)
 
     def remove_listener(self, listener: ServiceListener) -> None:
         """Have *listener* hear nothing more."""
@@ -299,9 +298,7 @@ class QueueService:
 
     def add_job_stopped_listener(self, listener: JobStoppedListener) -> None:
         """Have ``listener(job, will_retry)`` called for each job that has stopped."""
-        self._open_store()
-        self._listeners.of_jobs.add(listener)
-        self._delivery.hear(or_undo=lambda: self._listeners.of_jobs.remove(listener))
+        self._hear_by(self._listeners.of_jobs, listener)
 
     def remove_job_stopped_listener(self, listener: JobStoppedListener) -> None:
         """Have *listener* called no more."""
@@ -310,9 +307,7 @@ class QueueService:
 
     def add_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
         """Have ``listener(bundle)`` called for each bundle that has stopped."""
-        self._open_store()
-        self._listeners.of_bundles.add(listener)
-        self._delivery.hear(or_undo=lambda: self._listeners.of_bundles.remove(listener))
+        self._hear_by(self._listeners.of_bundles, listener)
 
     def remove_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
         """Have *listener* called no more."""
@@ -323,11 +318,11 @@ class QueueService:
         """Have ``listener(bundle)`` called for each bundle of *type* that has stopped, in place of any other."""
         self._open_store()
         self._listeners.set_of_bundle_type(check_text("type", type), listener)
-        self._delivery.hear(or_undo=lambda: self._listeners.set_of_bundle_type(type, None))
+        self._delivery.hear(or_undo=lambda: self._listeners.remove_of_bundle_type(type))
 
     def remove_job_bundle_of_type_stopped_listener(self, type: str) -> None:
         """Have no listener for bundles of *type*."""
-        self._listeners.set_of_bundle_type(type, None)
+        self._listeners.remove_of_bundle_type(type)
         self._delivery.adjust()
 
     def remove_all_job_bundle_stopped_listeners(self) -> None:
@@ -335,8 +330,14 @@ class QueueService:
         self._listeners.clear_of_bundles()
         self._delivery.adjust()
 
+    def _hear_by(self, group: ListenerGroup[_T], listener: _T) -> None:
+        self._open_store()
+        group.add(listener)
+        self._delivery.hear(or_undo=lambda: group.remove(listener))
+
     def set_on_error(self, on_error: OnError | None) -> None:
         """Have ``on_error(error)`` called with each error of handlers, listeners and threads."""
+        self._open_store()
         self._vitals.set_on_error(on_error)
 
     # --- living and ending
@@ -385,12 +386,3 @@ class QueueService:
 
     def __repr__(self) -> str:
         return f"<{type(self).__qualname__} origin={self._origin!r}{' closed' if self._closed else ''}>"
-
-
-def _place_of(store: Store, after: Job | Cursor | None) -> Cursor | None:
-    if not isinstance(after, Job):
-        return after
-    created_at = after.created_at or store.get_job(after.id).created_at
-    if created_at is None:
-        raise JobNotFoundError(after.id)
-    return created_at, after.id

@@ -40,8 +40,9 @@ class Finishable(Protocol):
 class Service(Protocol):
     """Add, read, reset and delete jobs.
 
-    Every method raises ClosedError once the service is closed, and BackendError when the database fails. With
-    *connection*, a job is added in the transaction that is open on it: it exists when that commits.
+    Every method raises ClosedError once the service is closed, but for ``health``, ``detach`` and those that remove
+    listeners, which still work; and BackendError when the database fails. With *connection*, a job is added in the
+    transaction that is open on it: it exists when that commits.
     """
 
     @property

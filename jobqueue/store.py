@@ -7,8 +7,8 @@ from uuid import UUID
 
 import attrs
 
-from jobqueue.errors import InvalidJobError
-from jobqueue.limits import check_id, check_name
+from jobqueue.errors import InvalidJobError, JobNotFoundError
+from jobqueue.limits import check_id, check_moment, check_name
 from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
 
@@ -171,7 +171,7 @@ class WorkerStore(Protocol):
         ...
 
     def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
-        """Claim up to *limit* due jobs of *types*."""
+        """Claim up to *limit* due jobs of *types*, in the order of ``make_trip``."""
         ...
 
     def save_outcomes(self, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
@@ -189,9 +189,30 @@ class WorkerStore(Protocol):
         """
         ...
 
-    def delete_succeeded_bundles(self) -> int:
-        """Delete bundles that asked for it, completed without an error and have nothing left to do."""
+    def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
+        """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""
         ...
 
     def close(self) -> None:
         """Give up the connections. Safe to call twice."""
+
+
+def cursor_after(after: object, store: Store) -> Cursor | None:
+    """Return the place that an application means by *after*: a job, or its created_at and id, or None.
+
+    Raises:
+        InvalidJobError: it is something else.
+        JobNotFoundError: it is a job that was never read, and is not there.
+    """
+    match after:
+        case None:
+            return None
+        case Job(id=job_id):
+            created_at = after.created_at or store.get_job(job_id).created_at
+        case (datetime() as moment, UUID() as job_id):
+            created_at = check_moment("after", moment)
+        case _:
+            raise InvalidJobError(f"after takes a Job, or its created_at and id, not {after!r:.60}", field="after")
+    if created_at is None:
+        raise JobNotFoundError(job_id)
+    return created_at, job_id

@@ -7,7 +7,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
-from math import isnan
 from types import TracebackType
 from typing import Self
 
@@ -19,9 +18,16 @@ Timeout = float | timedelta | None
 
 
 def seconds_of(timeout: Timeout) -> float | None:
-    """Return *timeout* in seconds; more than a thread can wait is for ever. Raises ValueError for NaN."""
+    """Return *timeout* in seconds; more than a thread can wait is for ever.
+
+    Raises:
+        TypeError: it is neither a number, nor a timedelta, nor None.
+        ValueError: it is NaN.
+    """
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    if seconds is not None and isnan(seconds):
+    if seconds is not None and not isinstance(seconds, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+        raise TypeError(f"a timeout is a number of seconds, a timedelta or None, not {timeout!r:.40}")
+    if seconds != seconds:  # noqa: PLR0124 - as only NaN does; isnan() cannot hold a large int
         raise ValueError("a timeout cannot be NaN")
     return None if seconds is None or seconds > threading.TIMEOUT_MAX else seconds
 

@@ -21,6 +21,7 @@ from jobqueue_pg.store import PostgresStore
 logger = logging.getLogger(__name__)
 
 _DEFAULT_SETTINGS: Final = WorkerSettings()
+_LONGEST_DEAD_FOR: Final = timedelta(days=365)  # as in WorkerSettings
 _REAPING_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 
 
@@ -105,8 +106,8 @@ def init_job_queue_reset_interrupted_jobs(
     taken up too often already (``settings.max_rescues``) is failed.
 
     Raises:
-        ValueError: *dead_for* is not positive, or, with heartbeats on, shorter than three of their intervals; this is
-            found before anything is touched. Otherwise as ``connect``.
+        ValueError: *dead_for* is not positive, or longer than a year, or, with heartbeats on, shorter than three of
+            their intervals; this is found before anything is touched. Otherwise as ``connect``.
         UnavailableError, SchemaError: as ``connect``.
     """
     _check_dead_for(dead_for, options.get("settings", _DEFAULT_SETTINGS))
@@ -139,8 +140,8 @@ def _check_dead_for(dead_for: timedelta, settings: WorkerSettings) -> None:
     _check_settings(settings)
     if not isinstance(dead_for, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
         raise TypeError(f"dead_for must be a timedelta, not {dead_for!r}")
-    if dead_for <= timedelta(0):
-        raise ValueError(f"dead_for must be longer than zero, not {dead_for}")
+    if not timedelta(0) < dead_for <= _LONGEST_DEAD_FOR:
+        raise ValueError(f"dead_for must be longer than zero and at most a year, not {dead_for}")
     interval = settings.heartbeat_interval
     if interval is not None and dead_for < 3 * interval:
         raise ValueError(

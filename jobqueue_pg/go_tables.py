@@ -32,7 +32,7 @@ _COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "current_retry_count": "integer not null",
         "start_at": _MOMENT,
         "started_at": _MOMENT,
-        "worker_alive_at": _MOMENT,  # from 0.6 on
+        "worker_alive_at": _MOMENT,
         "stopped_at": _MOMENT,
         "error_msg": "text",
         "error_data": "jsonb",
@@ -41,6 +41,7 @@ _COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "created_at": f"{_MOMENT} not null",
     },
 }
+_OPTIONAL: Final = frozenset({"worker_alive_at"})  # which 0.5 has not
 _CONSTRAINTS: Final[Mapping[str, str]] = {
     "job_bundle_pkey": "PRIMARY KEY (id)",
     "job_bundle_type_check": "CHECK ((length(type) > 0))",
@@ -115,11 +116,11 @@ class GoTables:
     def _differing_columns(self) -> list[str]:
         differences: list[str] = []
         for table, found in self._columns.items():
-            expected = _COLUMNS[table]
+            expected = {name: kind for name, kind in _COLUMNS[table].items() if name in found or name not in _OPTIONAL}
             differences += [
                 f"column {table}.{name} is {found.get(name, 'missing')} and not {kind}"
                 for name, kind in expected.items()
-                if found.get(name, None if name == "worker_alive_at" else "missing") not in {kind, None}
+                if found.get(name) != kind
             ]
             known = expected.keys() | (self._added if self.are_changed else set[str]())
             differences += [f"column {table}.{name} is unknown" for name in found if name not in known]

@@ -202,7 +202,7 @@ class PostgresStore:
     def for_workers(self, *, lock_timeout: timedelta = _LOCK_TIMEOUT) -> PostgresWorkerStore:
         """Return the same rows over the few connections of one worker pool."""
         pool = worker_pool(self._conninfo, lock_timeout)
-        logger.info("worker threads use up to %d connections, and the listener one more", WORKER_CONNECTIONS)
+        logger.info("up to %d more connections are opened to claim jobs and to save outcomes", WORKER_CONNECTIONS)
         return PostgresWorkerStore(Database(pool, self._database.schema, self._database.now))
 
     def close(self) -> None:

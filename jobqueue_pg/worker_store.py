@@ -79,9 +79,9 @@ class PostgresWorkerStore:
 
         return [rows.rescue_of_row(row) for row in self._database.transact(reap)]
 
-    def delete_succeeded_bundles(self) -> int:
-        """Delete bundles that asked for it, completed without an error and have nothing left to do."""
-        return self._database.change(queries.DELETE_SUCCEEDED_BUNDLES, {})
+    def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
+        """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""
+        return self._database.change(queries.DELETE_SUCCEEDED_BUNDLES, {"kept_for": kept_for})
 
     @contextmanager
     def _connection_for_beats(self) -> Generator[None]:

@@ -17,6 +17,8 @@ from jobqueue.worker.dispatcher import Dispatcher
 
 logger = logging.getLogger(__name__)
 
+# Whoever has waited for a bundle, or listens, reads it when it hears of it, or looks twice a second.
+_BUNDLES_KEPT_FOR: Final = timedelta(seconds=2)
 _LONGEST_INTERVAL: Final = timedelta(seconds=4)
 
 
@@ -51,7 +53,7 @@ class Maintenance(StoppableThread):
             # Who was cut off cannot tell whether the others were silent, or it was deaf.
             if self._contact.is_steady:
                 self._try(self._reap)
-            self._try(self._store.delete_succeeded_bundles)
+            self._try(self._delete_bundles)
 
     def _try(self, task: Callable[[], object]) -> None:
         try:
@@ -62,6 +64,9 @@ class Maintenance(StoppableThread):
         except BackendError as error:
             logger.error("maintenance fails: %s", error)  # noqa: TRY400 - the message says it
             self._health.tell_of(error)
+
+    def _delete_bundles(self) -> None:
+        self._store.delete_succeeded_bundles(_BUNDLES_KEPT_FOR)
 
     def _reap(self) -> None:
         self._report(self._store.reap_jobs(self._settings.dead_for, self._settings.max_rescues))

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from jobqueue.context import current_service
 from jobqueue.errors import JobQueueError
-from jobqueue.threads import Timeout
+from jobqueue.threads import Timeout, seconds_of
 from jobqueue.worker.pool import WorkerPool
 
 _lock = threading.Lock()
@@ -45,14 +45,18 @@ def start_polling_available_jobs(interval: timedelta | float) -> None:
     ``start_threads`` or after it, and several times: the shortest interval counts.
 
     Raises:
-        ValueError: *interval* is zero or negative.
+        TypeError: *interval* is neither a timedelta nor a number.
+        ValueError: *interval* is zero or negative, or without an end.
     """
     global _poll_interval  # noqa: PLW0603 - as there is one pool of the process, for those who need no more
-    wanted = interval if isinstance(interval, timedelta) else timedelta(seconds=interval)
-    if wanted < timedelta(0):
+    seconds = seconds_of(interval)
+    if seconds is None:
+        raise ValueError(f"a poll interval has an end, which {interval} has not")
+    if seconds < 0:
         raise ValueError(f"a poll interval cannot be negative, as {interval} is")
-    if not wanted:
+    if not seconds:
         raise ValueError("a poll interval cannot be zero: that would be a busy loop")
+    wanted = timedelta(seconds=seconds)
     with _lock:
         if _pool is not None and _pool.is_running:
             _pool.poll_every(wanted)

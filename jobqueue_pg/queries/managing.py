@@ -11,7 +11,7 @@ from jobqueue_pg.queries.counters import move_counters
 # retry them.
 _TARGET_COLUMNS: Final = f"""
     j.id, j.bundle_id, j."type", j.origin,
-    j.started_at is null and j.run_count > 0 and j.start_at > {NOW} as rescheduled,
+    j.started_at is null and j.run_count > 0 and j.start_at > {NOW} as to_tell,
     j.stopped_at is not null and (j.error_msg is null or j.current_retry_count >= j.max_retry_count) as counted,
     case when j.started_at is not null and j.stopped_at is null then j.claim_id end as lost_claim"""
 
@@ -32,7 +32,7 @@ told_of_jobs as materialized (
     json_build_object('id', id, 'type', left("type", 100), 'origin', left(origin, 100))::text
   )
   from target
-  where rescheduled and current_setting('jobqueue.notify', true) is distinct from 'off'
+  where to_tell and current_setting('jobqueue.notify', true) is distinct from 'off'
 )"""
 
 # --- resetting --------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ returning j.id
 # Told even when the job is due later: workers then learn when to look for it.
 RESCHEDULE_JOB: Final = f"""
 with target as materialized (
-  select j.id, j."type", j.origin, true as rescheduled
+  select j.id, j."type", j.origin, true as to_tell
   from {{schema}}.job j
   where j.id = %(id)s and j.started_at is null and j.stopped_at is null
   for no key update

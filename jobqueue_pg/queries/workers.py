@@ -307,17 +307,17 @@ order by r.id
 """
 
 # Complete, nobody failed, and the job that it asked for when it stopped is gone or has succeeded.
-DELETE_SUCCEEDED_BUNDLES: Final = """
+DELETE_SUCCEEDED_BUNDLES: Final = f"""
 with done as materialized (
   select b.id
-  from {schema}.job_bundle b
+  from {{schema}}.job_bundle b
   where b.delete_when_succeeded
-    and b.stopped_at is not null
+    and b.stopped_at <= {NOW} - %(kept_for)s::interval
     and not exists (
-      select from {schema}.job j where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
+      select from {{schema}}.job j where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
     )
     and not exists (
-      select from {schema}.job j
+      select from {{schema}}.job j
       where j.completes_bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
     )
   order by b.id
@@ -325,19 +325,19 @@ with done as materialized (
 ),
 member as materialized (
   select j.bundle_id, j.stopped_at is not null and j.error_msg is null as succeeded
-  from {schema}.job j
+  from {{schema}}.job j
   where j.bundle_id = any(array(select id from done))
   order by j.id
   for update skip locked
 ),
 bundle as materialized (
   select b.id
-  from {schema}.job_bundle b
+  from {{schema}}.job_bundle b
   where b.id = any(array(select id from done))
     -- All of them are locked and still as they were: one that is being reset meanwhile must not go with the others.
     and b.num_jobs = (select count(*) from member m where m.bundle_id = b.id and m.succeeded)
   order by b.id
   for update skip locked
 )
-delete from {schema}.job_bundle b where b.id = any(array(select id from bundle))
+delete from {{schema}}.job_bundle b where b.id = any(array(select id from bundle))
 """

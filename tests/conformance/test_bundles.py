@@ -1,6 +1,7 @@
 """Bundles count their members, and come to a completion: once for each time that the last open member stops."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -306,8 +307,8 @@ def test_a_bundle_goes_when_all_have_succeeded(backend: Backend, fate: Act) -> N
     backend.save(Outcome.finished(first))
     fate(backend, last)
     gone = fate is succeeded
-    assert backend.worker_store.delete_succeeded_bundles() == int(gone)
-    assert backend.worker_store.delete_succeeded_bundles() == 0
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == int(gone)
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 0
     assert backend.store.get_status().num_job_bundles == int(not gone)
     assert len(backend.store.get_jobs(job.id for job in bundle.jobs)) == (0 if gone else 2)
 
@@ -316,16 +317,27 @@ def test_a_bundle_that_did_not_ask_stays(backend: Backend) -> None:
     """A bundle that did not ask for its deletion stays, whatever goes beside it."""
     asked, unasked = backend.add_bundle(1, delete_when_succeeded=True), backend.add_bundle(1)
     backend.save(*(Outcome.finished(job) for job in backend.claim(2)))
-    assert backend.worker_store.delete_succeeded_bundles() == 1
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 1
     assert backend.store.get_job_bundle(unasked.id).stopped
     assert backend.store.get_jobs([asked.jobs[0].id]) == []
+
+
+def test_a_bundle_is_kept_for_those_who_want_to_read_it(backend: Backend) -> None:
+    """A bundle goes no sooner than so long after it was complete."""
+    backend.add_bundle(1, delete_when_succeeded=True)
+    backend.save(Outcome.finished(backend.claim_one()))
+    assert backend.worker_store.delete_succeeded_bundles(2 * SECOND) == 0
+    backend.clock.advance(SECOND)
+    assert backend.worker_store.delete_succeeded_bundles(2 * SECOND) == 0
+    backend.clock.advance(SECOND)
+    assert backend.worker_store.delete_succeeded_bundles(2 * SECOND) == 1
 
 
 def completed(backend: Backend) -> tuple[JobBundle, Job]:
     """Return a bundle that is complete and asked to go, and the job that its completion added, claimed."""
     bundle = backend.add_bundle(1, delete_when_succeeded=True, on_stopped=AFTER)
     backend.save(Outcome.finished(backend.claim_one("t")))
-    assert backend.worker_store.delete_succeeded_bundles() == 0
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 0
     return bundle, backend.claim_one("after", claimant=MORTAL)
 
 
@@ -334,7 +346,7 @@ def test_a_bundle_waits_for_the_job_of_its_completion(backend: Backend, fate: Ac
     """A bundle stays until the job that its completion added has succeeded; that job itself stays."""
     bundle, after = completed(backend)
     fate(backend, after)
-    assert backend.worker_store.delete_succeeded_bundles() == int(fate is succeeded)
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == int(fate is succeeded)
     assert backend.store.get_status().num_job_bundles == int(fate is not succeeded)
     assert backend.read(after).completes_bundle_id == bundle.id
 
@@ -343,7 +355,7 @@ def test_a_bundle_does_not_wait_for_a_job_that_is_gone(backend: Backend) -> None
     """A bundle whose completion's job was deleted goes."""
     _, after = completed(backend)
     backend.store.delete_jobs([after.id])
-    assert backend.worker_store.delete_succeeded_bundles() == 1
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 1
 
 
 def test_a_bundle_waits_for_the_jobs_of_all_its_completions(backend: Backend) -> None:
@@ -351,11 +363,11 @@ def test_a_bundle_waits_for_the_jobs_of_all_its_completions(backend: Backend) ->
     bundle, first = completed(backend)
     backend.save(Outcome.finished(first))
     backend.store.reset_jobs([bundle.jobs[0].id])
-    assert backend.worker_store.delete_succeeded_bundles() == 0
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 0
     backend.save(Outcome.finished(backend.claim_one("t")))
-    assert backend.worker_store.delete_succeeded_bundles() == 0
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 0
     backend.save(Outcome.finished(backend.claim_one("after")))
-    assert backend.worker_store.delete_succeeded_bundles() == 1
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 1
 
 
 @pytest.mark.parametrize("act", ["replay", "delete"])
@@ -364,9 +376,9 @@ def test_a_failure_can_be_mended(backend: Backend, act: str) -> None:
     bundle = backend.add_bundle(2, delete_when_succeeded=True)
     first, last = backend.claim(2)
     backend.save(Outcome.finished(first), Outcome.failed(last, ERROR))
-    assert backend.worker_store.delete_succeeded_bundles() == 0
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 0
     ACTS[act](backend, last)
     backend.save(*(Outcome.finished(job) for job in backend.claim(1)))
     assert backend.counts(bundle)[2]
-    assert backend.worker_store.delete_succeeded_bundles() == 1
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 1
     assert backend.store.get_status().is_zero

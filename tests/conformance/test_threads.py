@@ -4,6 +4,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -198,6 +200,6 @@ def test_bundles_go_once(backend: Backend) -> None:
         backend.add_bundle(2, delete_when_succeeded=True)
     backend.save(*(Outcome.finished(job) for job in backend.claim(24)))
     pools = [backend.more_workers() for _ in range(THREADS)]
-    deleted = at_once(pool.delete_succeeded_bundles for pool in pools)
+    deleted = at_once(partial(pool.delete_succeeded_bundles, timedelta(0)) for pool in pools)
     assert sum(deleted) == 12
     assert backend.store.get_status().is_zero

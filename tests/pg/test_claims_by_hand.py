@@ -76,7 +76,7 @@ def test_a_claimed_job_is_running(service):
     assert (job.claim_id, job.payload) == (claim.job.claim_id, 1)
     assert job.claimed_by.endswith(f":{threading.current_thread().name}")
     assert job.worker_alive_at is not None
-    assert (claim.is_settled, claim.is_lost) == (False, False)
+    assert (claim.has_ended, claim.is_lost) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_finish(service, result):
     claim.finish(result)
     job = now(service, claim)
     assert (job.state, job.result, job.run_count, job.worker_alive_at) == (State.SUCCEEDED, result, 1, None)
-    assert (claim.is_settled, claim.is_lost) == (True, False)
+    assert (claim.has_ended, claim.is_lost) == (True, False)
 
 
 def test_finish_with_what_a_handler_may_return(service):
@@ -269,7 +269,7 @@ def test_a_result_that_is_no_json(service, result):
     claim = claim_one(service)
     with pytest.raises(PayloadError, match="cannot be stored as JSON"):
         claim.finish(result)
-    assert not claim.is_settled
+    assert not claim.has_ended
     claim.finish("something else")
     assert now(service, claim).result == "something else"
 

@@ -1,7 +1,9 @@
 """Claims by hand that go on: what keeps them alive, what they survive, and what becomes of them when all ends."""
 
 import gc
+import multiprocessing
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -94,10 +96,9 @@ def test_claims_stay_alive(workers, reaper):
 
 
 def test_without_heartbeats(workers, reaper):
-    """When heartbeats are off no thread beats, the claim shows no life, and nobody takes it for dead."""
+    """When heartbeats are off nobody beats, the claim shows no life, and nobody takes it for dead."""
     service = workers.service(heartbeat_interval=None, dead_for=DEAD_FOR)
     (claim,) = claims_of(service)
-    assert not [thread for thread in threading.enumerate() if thread.name == "jobqueue-claims"]
     pool_service = reaper()
     threading.Event().wait(2 * DEAD_FOR.total_seconds())
     assert pool_service.get_job(claim.job.id).worker_alive_at is None
@@ -113,7 +114,7 @@ def test_a_beat_finds_a_lost_claim(workers, way, caplog):
     getattr(service, way)(lost.job.id)
     wait_until(lambda: lost.is_lost, 3)
     assert not kept.is_lost
-    assert not lost.is_settled
+    assert not lost.has_ended
     with pytest.raises(LostClaimError):
         lost.finish()
     kept.finish()
@@ -158,7 +159,7 @@ def test_a_database_that_goes_away(workers, watching, db, end):
     arguments = ["no luck"] if end == "fail" else []
     with pytest.raises(UnavailableError):
         getattr(claim, end)(*arguments)
-    assert not claim.is_settled
+    assert not claim.has_ended
     assert watching.get_job(claim.job.id).state is State.RUNNING
     getattr(claim, end)(*arguments)
     wanted = {"finish": State.SUCCEEDED, "fail": State.FAILED, "release": State.AVAILABLE}
@@ -214,7 +215,7 @@ def test_an_answer_that_is_lost(workers, end, state):
     end(claim)
     after = service.get_job(claim.job.id)
     assert (after.state, after.updated_at) == (state, before.updated_at)
-    assert claim.is_settled
+    assert claim.has_ended
     assert service.health()["lost_claims"] == 0
 
 
@@ -247,7 +248,7 @@ def test_closing_releases_claims(workers, db):
     with pytest.raises(JobQueueError, match="ended already"):
         entered.finish()
     assert sorted(fetch_all(db, "select payload::text from worker.job where started_at is null")) == ["1", "2"]
-    assert waiting.is_settled
+    assert waiting.has_ended
     assert not [thread.name for thread in threading.enumerate() if thread.name == "jobqueue-claims"]
     wait_until(lambda: connections_of(db, NAME) == 0)
     with pytest.raises(ClosedError):
@@ -267,6 +268,58 @@ def test_closing_without_a_database(migrated, pg_dsn, caplog):
     assert "20 jobs, claimed by hand, are not released" in caplog.text
     with pytest.raises(ClosedError):
         claims[0].finish()
+
+
+def test_closing_under_a_server_that_hangs(migrated, connection, caplog):
+    """close() waits for the release of a claim no longer than some seconds, though its row stays locked for longer."""
+    service = Workers(migrated).service(poll_only=True, **FAST)
+    (claim,) = claims_of(service)
+    may_answer = threading.Event()
+    store = service._claims._store
+    assert store is not None
+    save = store.save_outcomes
+
+    def hang(outcomes):
+        may_answer.wait(30)
+        return save(outcomes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "save_outcomes", hang)
+        began = time.monotonic()
+        service.close()
+        assert time.monotonic() - began < 8
+        assert "not released" in caplog.text
+        assert not claim.has_ended
+        may_answer.set()
+        wait_until(lambda: "jobqueue-claims" not in {thread.name for thread in threading.enumerate()})
+
+
+def _end_in_child(claim, pipe):
+    try:
+        claim.finish()
+    except ClosedError as error:
+        pipe.send(str(error))
+    else:
+        pipe.send("no error")
+    pipe.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_claim_in_a_forked_process(workers):
+    """A forked process cannot end its parent's claim, whose connection it would spoil; the parent can."""
+    service = workers.service(**FAST)
+    claim, other = claims_of(service, 2)
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    child = fork.Process(target=_end_in_child, args=(claim, there))
+    child.start()
+    there.close()
+    assert here.poll(20)
+    assert "fork" in here.recv()
+    child.join(20)
+    claim.finish()
+    other.finish()
+    assert service.get_job(other.job.id).succeeded
 
 
 def test_claiming_while_closing(workers, db, monkeypatch):
@@ -296,7 +349,7 @@ def test_claiming_while_closing(workers, db, monkeypatch):
         may_return.set()
         (claim,) = claiming.result(10)
         closing.result(10)
-    assert claim.is_settled
+    assert claim.has_ended
     assert fetch_all(db, RUNNING) == [0]
 
 

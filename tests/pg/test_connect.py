@@ -1,14 +1,12 @@
 """Services come and go: connecting, the default service, closing, and what cannot be connected to."""
 
-import multiprocessing
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from multiprocessing.connection import Connection as Pipe
-from typing import Any
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -89,44 +87,6 @@ def test_close_closes_the_default_service(queue: str) -> None:
     jobqueue.close()
 
 
-def test_every_method_of_a_closed_service_refuses(queue: str) -> None:
-    """A closed service raises ClosedError for whatever it is asked, but for its health."""
-    service = jobqueue_pg.connect(queue)
-    service.close()
-    job = make_job()
-    bundle = jobqueue.JobBundle.new("b", [jobqueue.JobDesc(1, type="t")])
-    calls: list[Any] = [
-        lambda: service.add_job(job),
-        lambda: service.add_jobs([job]),
-        lambda: service.add_jobs([]),
-        lambda: service.add_bundle(bundle),
-        lambda: service.enqueue("t", 1),
-        lambda: service.get_job(job.id),
-        lambda: service.get_job_bundle(bundle.id),
-        service.get_all_jobs_to_do,
-        service.get_all_jobs_with_errors,
-        service.list_jobs,
-        service.get_status,
-        lambda: service.reset_job(job.id),
-        lambda: service.reset_jobs([job.id]),
-        lambda: service.delete_job(job.id),
-        lambda: service.delete_jobs_from_origin("o"),
-        lambda: service.delete_jobs_of_type("t"),
-        service.delete_finished_jobs,
-        lambda: service.delete_job_bundle(bundle.id),
-        lambda: service.delete_job_bundles_from_origin("o"),
-        lambda: service.delete_job_bundles_of_type("b"),
-        service.delete_all_jobs_and_bundles,
-        lambda: service.store,
-        lambda: service.notifier,
-        service.close,
-    ]
-    for call in calls:
-        with pytest.raises(ClosedError):
-            call()
-    assert isinstance(service.health(), dict)
-
-
 def test_use_service_holds_in_its_block_and_thread(queue: str, service: QueueService) -> None:
     """use_service goes before the default service, within its block, in its thread only."""
     default = jobqueue_pg.init_job_queue(queue)
@@ -205,7 +165,7 @@ def test_schema_of_any_name(database: str, schema: str) -> None:
         assert workers.make_trip([retry], ["*"], 1, claimant).saved == {claimed.id}
         assert workers.touch_jobs([]) == frozenset()
         assert workers.reap_jobs(service.settings.dead_for, 3) == []
-        assert workers.delete_succeeded_bundles() == 0
+        assert workers.delete_succeeded_bundles(timedelta(0)) == 0
         workers.close()
         service.delete_job(job.id)
         service.delete_job_bundle(bundle.id)
@@ -377,48 +337,6 @@ def test_application_name_can_be_chosen(queue: str, db: Connection) -> None:
         service.enqueue("t", 1)
         row = db.execute("select count(*) from pg_stat_activity where application_name = 'shop'").fetchone()
         assert row == (1,)
-
-
-# --- forked processes
-
-
-def _in_child(service: QueueService, conninfo: str, pipe: Pipe) -> None:
-    """Use the parent's service, which must fail, then one of our own."""
-    said = []
-    for call in (service.get_status, lambda: service.enqueue("t", 1), service.close, jobqueue.close):
-        try:
-            call()
-        except ClosedError as error:
-            said.append(str(error))
-        else:
-            said.append("no error")
-    with closing(jobqueue_pg.connect(conninfo)) as own:
-        own.enqueue("from-the-child", 1)
-    pipe.send((os.getpid(), said))
-    pipe.close()
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_service_in_a_forked_process(queue: str) -> None:
-    """A forked process cannot use its parent's service, and is told why; both go on, each with its own."""
-    service = jobqueue_pg.init_job_queue(queue)
-    service.enqueue("before-the-fork", 1)
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe()
-    child = fork.Process(target=_in_child, args=(service, queue, there))
-    child.start()
-    there.close()
-    assert here.poll(20)
-    pid, said = here.recv()
-    child.join(20)
-    assert child.exitcode == 0
-    assert len(said) == 4
-    for message in said:
-        assert str(pid) in message
-        assert str(os.getpid()) in message
-        assert "fork" in message
-    assert set(service.get_status().by_type) == {"before-the-fork", "from-the-child"}
-    jobqueue.close()
 
 
 # --- by URL

@@ -30,9 +30,10 @@ server = EmbeddedServer(sys.argv[1])
 server.start()
 print(server.pid, server.conninfo, flush=True)
 if "fork" in sys.argv:
-    import os, time
+    import os, signal
     if os.fork() == 0:
-        time.sleep(60)
+        signal.alarm(60)  # should the test not come to end it
+        signal.pause()
 sys.stdin.read()
 server.stop()
 """

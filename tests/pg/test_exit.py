@@ -16,7 +16,7 @@ def service(workers):
 
 
 PROGRAM = """
-import os, sys, threading, time
+import os, sys, threading
 from datetime import timedelta
 import jobqueue, jobqueue_pg
 from jobqueue import WorkerSettings
@@ -109,11 +109,7 @@ def test_a_forked_child_starts_workers_of_its_own(workers, queue, service):
             jobqueue_pg.init_job_queue(sys.argv[1])
             jobqueue.start_threads(1)
             job = jobqueue.enqueue("in-child", 1)
-            for _ in range(400):  # 20 s at most
-                if jobqueue.get_job(job.id).stopped:
-                    break
-                time.sleep(0.05)
-            assert jobqueue.get_job(job.id).result == 2
+            assert jobqueue.wait_for_job(job.id, 20).result == 2
             assert jobqueue.finish_threads(10)
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -11,6 +11,7 @@ import pytest
 from jobqueue import JobQueueError
 from jobqueue.models import new_id
 from tests.fixtures.listeners import Hearing
+from tests.fixtures.stores import make_bundle
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import connections_of, wait_for_end
 
@@ -85,6 +86,17 @@ def test_a_service_that_polls_only_refuses_listeners(workers, adding):
             add()
     assert not adding.listeners.kinds
     adding.remove_job_stopped_listener(print)
+
+
+def test_who_cannot_hear_is_refused_and_replaces_nobody(workers):
+    """None, too, is a TypeError, and no way to remove the listener that is there."""
+    service, heard = workers.service(), []
+    service.set_job_bundle_of_type_stopped_listener("b", heard.append)
+    with pytest.raises(TypeError, match="__call__"):
+        service.set_job_bundle_of_type_stopped_listener("b", None)
+    bundle = service.add_bundle(make_bundle(1))
+    service.cancel_job(bundle.jobs[0].id)
+    assert wait_until(lambda: heard) == [bundle]
 
 
 # --- what else is said

@@ -125,9 +125,9 @@ def test_a_bundle_whose_member_is_locked_waits(
     worker_store.save_outcomes([Outcome.finished(job) for job in claim(worker_store, 4)])
     with db.transaction():
         db.execute("select from worker.job where id = %s for update", [held.jobs[0].id])
-        assert worker_store.delete_succeeded_bundles() == 1
+        assert worker_store.delete_succeeded_bundles(timedelta(0)) == 1
     with db.transaction():
         db.execute("select from worker.job_bundle where id = %s for update", [held.id])
-        assert worker_store.delete_succeeded_bundles() == 0
-    assert worker_store.delete_succeeded_bundles() == 1
+        assert worker_store.delete_succeeded_bundles(timedelta(0)) == 0
+    assert worker_store.delete_succeeded_bundles(timedelta(0)) == 1
     assert service.get_status().is_zero

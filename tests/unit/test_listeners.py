@@ -80,7 +80,7 @@ def test_bundle_listeners_come_before_the_one_of_the_type(listeners):
 
 
 def test_the_listener_of_a_type_is_replaced(listeners):
-    """There is one listener for a type: the last that was set; None is none, and may be set again and again."""
+    """There is one listener for a type: the last that was set; removing it again changes nothing."""
     heard = Heard()
     for name in ("first", "second"):
         listeners.set_of_bundle_type("b", heard.noting(name))
@@ -88,7 +88,7 @@ def test_the_listener_of_a_type_is_replaced(listeners):
     listeners.tell_bundle(BUNDLE)
     assert heard == ["second"]
     for _ in range(2):
-        listeners.set_of_bundle_type("b", None)
+        listeners.remove_of_bundle_type("b")
         assert not listeners.kinds
     listeners.tell_bundle(BUNDLE)
     assert heard == ["second"]

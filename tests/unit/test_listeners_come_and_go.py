@@ -218,9 +218,8 @@ def test_who_cannot_hear_is_refused(listeners, wrong):
             group.add(wrong)
     with pytest.raises(TypeError, match="on_job_stopped and on_job_bundle_stopped"):
         listeners.of_service.add(wrong)
-    if wrong is not None:
-        with pytest.raises(TypeError, match="__call__"):
-            listeners.set_of_bundle_type("b", wrong)
+    with pytest.raises(TypeError, match="__call__"):
+        listeners.set_of_bundle_type("b", wrong)
     assert not listeners.kinds
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, NoReturn
@@ -217,3 +218,37 @@ def test_what_is_deleted_is_not_claimed(service):
         service.get_job(job.id)
     with closing(service.store.for_workers(lock_timeout=SOON)) as workers:
         assert workers.claim_jobs(["*"], 5, CLAIMANT) == (other,)
+
+
+# --- what a long life leaves
+
+
+def test_types_that_come_and_go(service):
+    """A queue does not remember the types of jobs that are gone."""
+    lanes = service.store._session.queue._rows.lanes
+    for number in range(2000):
+        service.enqueue(f"type {number}", 1)
+        service.delete_jobs_of_type(f"type {number}")
+    assert len(lanes._lanes) < 200
+
+
+def test_a_slow_subscriber_delays_and_reverses_nothing(service):
+    """What is committed while a subscriber is told something is told after that, in the order of the commits."""
+    told, told_first, may_go_on = [], threading.Event(), threading.Event()
+
+    def hear(event):
+        if isinstance(event, JobStopped):
+            told_first.set()
+            assert may_go_on.wait(10)
+            told.append(event.id)
+
+    jobs = [service.enqueue("t", number) for number in range(3)]
+    service.notifier.subscribe(hear, JobStopped)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(service.cancel_job, jobs[0].id)
+        assert told_first.wait(10)
+        service.cancel_job(jobs[1].id)
+        service.cancel_job(jobs[2].id)
+        may_go_on.set()
+        first.result(10)
+    assert told == [job.id for job in jobs]

@@ -154,6 +154,9 @@ def test_prefixes_end_at_a_boundary_and_the_longest_goes_first(registry):
     }
     for _ in range(2):  # the second time from the cache
         assert {type_: registry.find(type_) for type_ in found} == {t: handlers[name] for t, name in found.items()}
+    registry.unregister("*")
+    assert registry.is_registered("report:x")
+    assert not registry.is_registered("reports:x")
 
 
 def test_a_pattern_found_once_does_not_hide_what_comes_later(registry):

@@ -16,7 +16,7 @@ def seconds(n):
 
 
 def test_the_defaults():
-    """Beats every 10 s, dead after 60 s, 15 min for a run, polls every 5 s, 3 rescues, 4 atomic connections."""
+    """Beats every 10 s, dead after 60 s, 15 min for a run, polls every 5 s, 3 rescues."""
     settings = WorkerSettings()
     assert settings.heartbeat_interval == seconds(10)
     assert settings.dead_for == seconds(60)

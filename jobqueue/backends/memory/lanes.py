@@ -9,6 +9,7 @@ from uuid import UUID
 from jobqueue.models import Job
 
 _SMALL_LANE: Final = 64
+_FEW_LANES: Final = 64
 
 
 class _Place(NamedTuple):
@@ -29,6 +30,7 @@ class Lanes:
     def __init__(self) -> None:
         self._places: dict[UUID, _Place] = {}
         self._lanes: dict[str, _Lane] = {}
+        self._sweep_at = _FEW_LANES
 
     def add(self, job: Job, due_at: datetime) -> None:
         """Give a waiting job its place, instead of the one that it had."""
@@ -40,8 +42,21 @@ class Lanes:
     def _lane_of(self, job_type: str) -> "_Lane":
         lane = self._lanes.get(job_type)
         if lane is None:
+            self._sweep()
             lane = self._lanes[job_type] = _Lane(self._places)
         return lane
+
+    def _sweep(self) -> None:
+        """Remove the lanes that nobody is in any more, before they are more than the others."""
+        if len(self._lanes) < self._sweep_at:
+            return
+        for lane in self._lanes.values():
+            lane.sweep()
+        self._remove_empty()
+        self._sweep_at = 2 * len(self._lanes) + _FEW_LANES
+
+    def _remove_empty(self) -> None:
+        self._lanes = {name: lane for name, lane in self._lanes.items() if not lane.is_empty}
 
     def discard(self, job_id: UUID) -> None:
         """Let a job wait no longer, if it does."""
@@ -70,7 +85,7 @@ class Lanes:
         )
 
     def _wanted(self, types: Sequence[str]) -> "list[_Lane]":
-        self._lanes = {name: lane for name, lane in self._lanes.items() if not lane.is_empty}
+        self._remove_empty()
         exact = {name for name in types if not name.endswith("*")}
         prefixes = tuple(name.removesuffix("*") for name in types if name.endswith("*"))
         return [lane for name, lane in self._lanes.items() if name in exact or name.startswith(prefixes)]
@@ -88,9 +103,9 @@ class _Lane:
     def add(self, place: _Place) -> None:
         heappush(self._later, (place.due_at, place))
         if len(self._due) + len(self._later) > self._sweep_at:
-            self._sweep()
+            self.sweep()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove the places that nobody has any more, before they are more than the others."""
         self._due = [place for place in self._due if self._stands(place)]
         self._later = [entry for entry in self._later if self._stands(entry[1])]

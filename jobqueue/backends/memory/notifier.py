@@ -1,4 +1,4 @@
-"""Who hears what was committed to a queue in memory: every subscriber, in the thread that has committed it."""
+"""Who hears what was committed to a queue in memory: every subscriber, in a thread of those who commit."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jobqueue.events import Event
 
 
 class MemoryNotifier:
-    """The Notifier over a MemoryQueue. It has no thread: a call that changes rows returns when all have heard of it."""
+    """The Notifier over a MemoryQueue. It has no thread: whoever changes rows tells of it, and of others' changes."""
 
     def __init__(self, queue: MemoryQueue) -> None:
         self._queue = queue

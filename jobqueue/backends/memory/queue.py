@@ -1,13 +1,15 @@
 """A queue in the memory of this process: what a schema of a database is to the backend that has one."""
 
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 from jobqueue.backends.memory.change import Change
 from jobqueue.backends.memory.rows import Rows
 from jobqueue.backends.memory.subscription import Subscription
+from jobqueue.events import Event
 
 
 class MemoryQueue:
@@ -17,6 +19,8 @@ class MemoryQueue:
         self._lock = threading.Lock()
         self._rows = Rows()
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._telling = threading.Lock()
+        self._untold = deque[tuple[Sequence[Event], tuple[Subscription, ...]]]()
 
     @contextmanager
     def reading(self) -> Generator[Rows]:
@@ -33,10 +37,23 @@ class MemoryQueue:
         with self._lock:
             change = Change(self._rows, now())
             yield change
-            subscriptions = self._subscriptions
-        for event in change.events:
-            for subscription in subscriptions:
-                subscription.tell(event)
+            self._untold.append((change.events, self._subscriptions))
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell what is untold, in its order, unless somebody is at it: this thread, called by a subscriber, or another.
+
+        Whoever is at it then tells what this thread has changed, too.
+        """
+        while self._untold and self._telling.acquire(blocking=False):
+            try:
+                while self._untold:
+                    events, subscriptions = self._untold.popleft()
+                    for event in events:
+                        for subscription in subscriptions:
+                            subscription.tell(event)
+            finally:
+                self._telling.release()
 
     def add_subscription(self, subscription: Subscription) -> None:
         """Tell *subscription* of every change that is made from now on."""

@@ -10,7 +10,6 @@ import attrs
 from jobqueue.models import Job
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind
 
-_STOPPING: Final = frozenset({OutcomeKind.FINISHED, OutcomeKind.FAILED, OutcomeKind.DISCARDED})
 _ATTEMPTS_KEPT: Final = 20
 _LONGEST_DELAY: Final = timedelta(days=100 * 365)
 
@@ -49,7 +48,7 @@ def claimed(job: Job, claim_id: UUID, claimant: Claimant, now: datetime) -> Job:
 
 def saved(job: Job, outcome: Outcome, now: datetime) -> Job:
     """Return the row of a claimed job after the run that led to *outcome*."""
-    stops = outcome.kind in _STOPPING
+    stops = outcome.kind.stops
     # A job that will be retried has not stopped and shows no error; what went wrong is in its attempt_errors.
     error = None if outcome.kind is OutcomeKind.RETRY else outcome.error
     return attrs.evolve(

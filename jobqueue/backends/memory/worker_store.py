@@ -1,7 +1,7 @@
 """Jobs and bundles in memory, as worker pools use them: trips, beats and the reaper."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import attrs
@@ -50,10 +50,10 @@ class MemoryWorkerStore:
         with self._session.changing() as change:
             return [_reap(change, job, max_rescues) for job in _silent(change, dead_for)]
 
-    def delete_succeeded_bundles(self) -> int:
-        """Delete bundles that asked for it, completed without an error and have nothing left to do."""
+    def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
+        """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""
         with self._session.changing() as change:
-            succeeded = _succeeded(change)
+            succeeded = _succeeded(change, change.now - kept_for)
             change.delete_bundles(succeeded)
             return len(succeeded)
 
@@ -110,10 +110,12 @@ def _reap(change: Change, job: Job, max_rescues: int) -> Rescue:
     )
 
 
-def _succeeded(change: Change) -> list[JobBundle]:
+def _succeeded(change: Change, until: datetime) -> list[JobBundle]:
     """Find bundles that may go: no member, nor a job that was added when they completed, has anything left to do."""
     completed = [
-        bundle for bundle in change.rows.bundles.values() if bundle.delete_when_succeeded and bundle.stopped_at
+        bundle
+        for bundle in change.rows.bundles.values()
+        if bundle.delete_when_succeeded and bundle.stopped_at is not None and bundle.stopped_at <= until
     ]
     if not completed:
         return []
