@@ -28,7 +28,7 @@ Receiver = Callable[[Event], None]
 
 
 @attrs.define(eq=False)
-class _Subscription:
+class Subscription:
     """Who wants to hear what."""
 
     receive: Receiver
@@ -36,6 +36,7 @@ class _Subscription:
     connected: bool = False
 
     def tell(self, event: Event) -> None:
+        """Tell of *event*; an error of one who hears it stays with him."""
         try:
             self.receive(event)
         except Exception:
@@ -50,13 +51,13 @@ class PostgresNotifier:
         self._prefix = channel_prefix(schema)
         self._vital = vital
         self._lock = threading.Lock()
-        self._subscriptions: tuple[_Subscription, ...] = ()
+        self._subscriptions: tuple[Subscription, ...] = ()
         self._listener: Listener | None = None
         self._closed = False
 
     def subscribe(self, receive: Receiver, *kinds: type[Event]) -> Callable[[], None]:
         """Call *receive* for each event of *kinds*, in the listener thread; return how to end that."""
-        subscription = _Subscription(receive, frozenset(kinds))
+        subscription = Subscription(receive, frozenset(kinds))
         with self._lock:
             if self._closed:
                 raise ClosedError("the service was closed")
@@ -67,7 +68,7 @@ class PostgresNotifier:
             self._listener.wake()
         return lambda: self._unsubscribe(subscription)
 
-    def _unsubscribe(self, subscription: _Subscription) -> None:
+    def _unsubscribe(self, subscription: Subscription) -> None:
         with self._lock:
             self._subscriptions = tuple(other for other in self._subscriptions if other is not subscription)
             if self._listener is not None and not self._closed:
@@ -113,7 +114,7 @@ class Listener(StoppableThread):
     """Listens on a connection of its own, and gets itself a new one whenever that is lost."""
 
     def __init__(
-        self, conninfo: str, prefix: str, subscriptions: Callable[[], tuple[_Subscription, ...]], vital: Vital
+        self, conninfo: str, prefix: str, subscriptions: Callable[[], tuple[Subscription, ...]], vital: Vital
     ) -> None:
         super().__init__("jobqueue-listener")
         self._conninfo = conninfo
@@ -169,12 +170,16 @@ class Listener(StoppableThread):
             selector.register(connection, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                self._adjust(connection)
-                for notification in connection.notifies(timeout=0):
-                    self._pass_on(notification)
+                self._hear(connection)
                 # Not in notifies() itself: there, nobody but the server could wake it.
                 selector.select()
                 self._heed_wakers()
+
+    def _hear(self, connection: psycopg.Connection[Any]) -> None:
+        """Pass on what has come; last of all what came with an answer, of which the socket tells nothing any more."""
+        self._adjust(connection)
+        for notification in connection.notifies(timeout=0):
+            self._pass_on(notification)
 
     def _heed_wakers(self) -> None:
         with suppress(BlockingIOError):

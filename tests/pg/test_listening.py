@@ -9,7 +9,10 @@ import psycopg
 import pytest
 
 from jobqueue import JobQueueError
+from jobqueue.events import Connected, JobBundleStopped, JobStopped
+from jobqueue.health import Health
 from jobqueue.models import new_id
+from jobqueue_pg.notifier import Listener, Subscription
 from tests.fixtures.listeners import Hearing
 from tests.fixtures.stores import make_bundle
 from tests.fixtures.waiting import wait_until
@@ -125,32 +128,29 @@ def test_nonsense_costs_no_connection(workers, adding, db, payload, statements):
     assert statements == []
 
 
-def test_an_event_right_behind_an_answer_is_heard(workers, db, monkeypatch):
-    """A notification that arrives in one packet with the answer to a LISTEN is heard without waiting for another."""
-    service, heard, id = workers.service(), [], new_id()
-    service.add_job_stopped_listener(print)
+def test_an_event_right_behind_an_answer_is_heard(queue, db):
+    """A notification that is read together with the answer to a LISTEN is passed on before anything is waited for."""
+    heard, id = [], new_id()
     told = json.dumps({"id": str(id), "type": "t", "origin": "o", "willRetry": False})
-    wait = psycopg.Connection.wait
-    held_up: list[str] = []
+    first = Subscription(heard.append, frozenset({JobStopped}))
+    second = Subscription(print, frozenset({JobBundleStopped}))
 
-    def wait_late(connection, generator, *args, **options):
-        if held_up or args or options or threading.current_thread().name != "jobqueue-listener":
-            return wait(connection, generator, *args, **options)
-        held_up.append("this one")
-        next(generator)
-        generator.send(psycopg.waiting.Ready.W)
-        answer = wait_until(lambda: arrived(connection))
-        db.execute("select pg_notify('job_stopped', %s)", [told])
-        wait_until(lambda: arrived(connection) > answer)
-        with pytest.raises(StopIteration) as end:
-            generator.send(psycopg.waiting.Ready.R)
-        return end.value.value
+    def subscriptions():
+        """Have somebody speak right before the listener has something more to ask for."""
+        if not heard:
+            return (first,)
+        if not arrived(connection):
+            db.execute("select pg_notify('job_stopped', %s)", [told])
+            wait_until(lambda: arrived(connection))
+        return (first, second)
 
-    monkeypatch.setattr(psycopg.Connection, "wait", wait_late)
-    monkeypatch.setattr(service.listeners, "tell_event", lambda event: heard.append(event.id))
-    service.add_job_bundle_stopped_listener(print)
-    wait_until(lambda: heard, message="the event")
-    assert (heard, held_up) == ([id], ["this one"])
+    listener = Listener(queue, "", subscriptions, Health().vital("listener"))
+    with listener._waker, listener._woken, psycopg.connect(queue, autocommit=True) as connection:
+        listener._hear(connection)
+        assert [type(event) for event in heard] == [Connected]
+        listener._hear(connection)
+    assert [type(event) for event in heard] == [Connected, JobStopped]
+    assert heard[1].id == id
 
 
 def arrived(connection) -> int:
