@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from jobqueue.events import ClaimLost, Event, JobAvailable
+from jobqueue.events import ClaimLost, Connected, Event, JobAvailable
 from jobqueue.job_context import JobContext
 from jobqueue.outcomes import fence_of
 from jobqueue.registry import Registry
@@ -129,10 +129,18 @@ class Crew:
         )
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, ClaimLost):
-            self._lose(event)
-        elif not isinstance(event, JobAvailable) or self._registry.find(event.type) is not None:
-            self._dispatcher.ring()
+        match event:
+            case ClaimLost():
+                self._lose(event)
+            case JobAvailable() if self._registry.find(event.type) is None:
+                pass
+            case Connected():
+                self._dispatcher.ring()
+                # Of claims that were taken away meanwhile nobody has told.
+                for heartbeat in self._heartbeats:
+                    heartbeat.beat_now()
+            case _:
+                self._dispatcher.ring()
 
     def _lose(self, claim: ClaimLost) -> None:
         """Have a claim that was taken away not started, or its run told of it. What is missed here, the beats find."""

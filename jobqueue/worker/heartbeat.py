@@ -1,5 +1,6 @@
 """The thread that shows that a claimed job is alive, one for each worker thread."""
 
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ class Heartbeat(StoppableThread):
         self._contact = contact
         self._lost_claims = lost_claims
         self._run: _Run | None = None
+        self._woken = threading.Event()
+        self._is_asked = False
 
     @contextmanager
     def beating_for(self, fence: Fence, context: JobContext) -> Generator[None]:
@@ -64,16 +67,30 @@ class Heartbeat(StoppableThread):
         finally:
             self._run = None
 
+    def beat_now(self) -> None:
+        """Beat at once, if there is something to beat for: its claim may have been lost without a word."""
+        self._is_asked = True
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        super().stop()
+        self._woken.set()
+
     def run(self) -> None:
         """Beat until stopped."""
-        while not self._stopping.wait(self._look_every):
-            self._attempt(self.tick)
+        while not self._stopping.is_set():
+            self._woken.wait(self._look_every)
+            self._woken.clear()
+            if not self._stopping.is_set():
+                self._attempt(self.tick)
 
     def tick(self) -> None:
-        """Beat, if there is something to beat for and it has not been done just now."""
+        """Beat, if there is something to beat for and it has not been done just now, or somebody asks for it."""
+        is_asked, self._is_asked = self._is_asked, False
         run = self._run
         asked_at = time.monotonic()
-        if run is None or run.is_lost or asked_at - run.beaten_at < self._look_every:
+        if run is None or run.is_lost or (not is_asked and asked_at - run.beaten_at < self._look_every):
             return
         try:
             with self._contact.watched():

@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 import jobqueue_pg
 from jobqueue import Job, JobBundle, JobContext, JobDesc, LostClaimError, Registry, State
+from jobqueue.events import Connected
 from jobqueue_pg.embedded import EmbeddedServer, find_bindir
 from tests.fixtures.stores import fetch_all, insert_job
 from tests.fixtures.waiting import wait_until
@@ -352,6 +353,19 @@ def test_a_lost_claim_that_is_told_of(workers, registry, caplog):
     assert running.pool.finish(PATIENCE)
     assert running.service.get_job(running.job.id).state is State.CANCELLED
     assert [record.levelname for record in caplog.records if "lost the claim" in record.getMessage()] == ["INFO"]
+
+
+def test_a_lost_claim_that_nobody_told_of(workers, registry):
+    """Once a pool hears again, it finds out at once which claims were taken away while it was deaf."""
+    running = Running(workers, registry, poll_only=True)
+    [context] = running.contexts
+    running.pool.stop()
+    running.service.reset_job(running.job.id)
+    assert not context.is_lost
+    running.pool._crew._hear(Connected())
+    wait_until(lambda: context.is_lost, 2)
+    running.may_end.set()
+    assert running.pool.finish(PATIENCE)
 
 
 def test_a_job_deleted_while_it_runs(workers, registry):
