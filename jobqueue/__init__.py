@@ -67,6 +67,7 @@ from jobqueue.errors import (
     RegistrationError,
     RegistryFrozenError,
     SchemaError,
+    TransactionError,
     UnavailableError,
 )
 from jobqueue.execution import do_job
@@ -133,6 +134,7 @@ __all__ = [
     "Snooze",
     "State",
     "Status",
+    "TransactionError",
     "UnavailableError",
     "WorkerPool",
     "WorkerSettings",

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from jobqueue.errors import InvalidJobError
-from jobqueue.limits import BIGINT, COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name
+from jobqueue.limits import BIGINT, COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name, check_size
 from jobqueue.models import Job, JobBundle
 from jobqueue.registry import default_registry
 from jobqueue.service import JobType
@@ -19,7 +19,7 @@ def program_name() -> str:
     return (Path(sys.argv[0] if sys.argv else "").name or "python")[:MAX_NAME_LENGTH]
 
 
-def complete_job(job: object, origin: str) -> Job:
+def complete_job(job: object, origin: str, max_payload_bytes: int) -> Job:
     """Return *job* with an origin. Raises InvalidJobError when it is none, or a member of a bundle."""
     if not isinstance(job, Job):
         raise InvalidJobError(f"a Job is needed, not {type(job).__qualname__}: make one with Job.new()", field="job")
@@ -27,17 +27,17 @@ def complete_job(job: object, origin: str) -> Job:
         raise InvalidJobError(
             f"job {job.id} is a member of bundle {job.bundle_id}: use add_bundle()", field="bundle_id"
         )
-    return _checked(_with_origin(job, origin))
+    return _checked(_with_origin(job, origin), max_payload_bytes)
 
 
-def complete_jobs(jobs: Iterable[Job], origin: str) -> list[Job]:
+def complete_jobs(jobs: Iterable[Job], origin: str, max_payload_bytes: int) -> list[Job]:
     """Return *jobs* with origins. Raises InvalidJobError as ``complete_job`` does, and for a single job."""
     if isinstance(jobs, Job):
         raise InvalidJobError("add_jobs takes several jobs: add_job() is for one", field="jobs")
-    return [complete_job(job, origin) for job in jobs]
+    return [complete_job(job, origin, max_payload_bytes) for job in jobs]
 
 
-def complete_bundle(bundle: object, origin: str) -> JobBundle:
+def complete_bundle(bundle: object, origin: str, max_payload_bytes: int) -> JobBundle:
     """Return *bundle* with origins, its members' too. Raises InvalidJobError when it could not complete."""
     if not isinstance(bundle, JobBundle):
         raise InvalidJobError(f"add_bundle takes a JobBundle, not {type(bundle).__qualname__}", field="bundle")
@@ -51,11 +51,11 @@ def complete_bundle(bundle: object, origin: str) -> JobBundle:
         on_stopped = attrs.evolve(on_stopped, origin=origin)
     check_name("type", bundle.type)
     check_name("origin", origin)
-    jobs = tuple(_checked(_with_origin(job, origin)) for job in bundle.jobs)
+    jobs = tuple(_checked(_with_origin(job, origin), max_payload_bytes) for job in bundle.jobs)
     return attrs.evolve(bundle, origin=origin, jobs=jobs, on_stopped=on_stopped)
 
 
-def _checked(job: Job) -> Job:
+def _checked(job: Job, max_payload_bytes: int) -> Job:
     """Return *job*, which need not be made by Job.new. Raises InvalidJobError."""
     check_id(job.id)
     check_name("type", job.type)
@@ -63,6 +63,7 @@ def _checked(job: Job) -> Job:
     check_int("priority", job.priority, BIGINT)
     check_int("max_retry_count", job.max_retry_count, COUNT)
     check_moment("start_at", job.start_at)
+    check_size("payload", job.payload_json, max_payload_bytes)
     return job
 
 

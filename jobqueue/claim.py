@@ -3,6 +3,8 @@
 import logging
 import threading
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -48,6 +50,7 @@ class Claim:
     def __init__(self, job: Job, owner: ClaimOwner) -> None:
         self.job: Final = job
         self._owner = owner
+        self._kept_until = inf
         self._ending = threading.Lock()
         self._has_ended = False
         self._sent: Outcome | None = None  # what may have been saved without our knowing
@@ -55,6 +58,15 @@ class Claim:
 
     @property
     def is_lost(self) -> bool:
+        """Whether the claim was taken away, or may have been, since no beat has got through for ``dead_for``.
+
+        In the latter case it may stand again with the next beat. Only the end of the claim, which is saved or refused,
+        makes certain.
+        """
+        return self._lost or monotonic() >= self._kept_until
+
+    @property
+    def was_taken(self) -> bool:
         """Whether it was found, by a beat or at the end, that the claim had been taken away."""
         return self._lost
 
@@ -105,6 +117,10 @@ class Claim:
             raise
         return self._sent is not None and self._owner.was_saved(self._sent)
 
+    def keep_until(self, moment: float) -> None:
+        """Note until when (by the monotonic clock) nobody can have taken the claim away."""
+        self._kept_until = moment
+
     def lose(self) -> None:
         """Note that the row does not show the claim any more, unless that is because it has ended."""
         # Whoever is about to end it at this moment finds out, and a beat must not wait for that.
@@ -140,4 +156,4 @@ class Claim:
             logger.warning("what ended the claim on job %s is not saved: %s", self.job.id, problem)
 
     def __repr__(self) -> str:
-        return f"<Claim of job {self.job.id} ({self.job.type}){' lost' if self._lost else ''}>"
+        return f"<Claim of job {self.job.id} ({self.job.type}){' lost' if self.is_lost else ''}>"

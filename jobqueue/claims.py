@@ -1,5 +1,6 @@
 """Jobs claimed by hand, for those who run them in a way of their own: no worker thread, no handler."""
 
+import atexit
 import logging
 import os
 import platform
@@ -8,7 +9,9 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import timedelta
+from time import monotonic
 from typing import Final
+from uuid import UUID
 from weakref import WeakSet
 
 from jobqueue.claim import Claim
@@ -17,7 +20,7 @@ from jobqueue.execution import enter, outcome_of_failure, outcome_of_success, ru
 from jobqueue.job_context import JobContext
 from jobqueue.limits import check_type_or_pattern
 from jobqueue.models import Job
-from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, fence_of
+from jobqueue.outcomes import Claimant, Outcome, claim_shown_by, fence_of
 from jobqueue.registry import default_registry
 from jobqueue.service import Service
 from jobqueue.store import WorkerStore
@@ -43,6 +46,7 @@ class Claims:
         self._store: WorkerStore | None = None
         self._keeper: _ClaimsKeeper | None = None
         self._closed = False
+        self._process = os.getpid()
 
     # --- making claims
 
@@ -60,9 +64,12 @@ class Claims:
             beats=settings.heartbeat_interval is not None,
         )
         with self._opened_store() as store:
+            asked_at = monotonic()
             with self._calls:
                 jobs = store.claim_jobs(names, limit, claimant)
             claims = [Claim(job, self) for job in jobs]
+            if claimant.beats:
+                self._keep(claims, asked_at)
             with self._lock:
                 self._claims.update(claims)
         return claims
@@ -79,6 +86,7 @@ class Claims:
             if self._keeper is None:
                 self._keeper = _ClaimsKeeper(self, self._service.settings.heartbeat_interval)
                 self._keeper.start()
+                atexit.register(self._close_at_exit)
             self._claiming += 1
         try:
             yield store
@@ -104,17 +112,14 @@ class Claims:
 
     def was_saved(self, outcome: Outcome) -> bool:
         """Whether the job looks as *outcome* has made it; a job that is gone cannot tell, and nobody is wronged."""
-        job = next(iter(self._service.store.get_jobs([outcome.fence.job_id])), None)
-        if job is None:
-            return True
-        shows_claim = job.claim_id == outcome.fence.claim_id
-        if not outcome.kind.stops:
-            return not shows_claim
-        return shows_claim and job.stopped and (job.cancelled_at is not None) == (outcome.kind is OutcomeKind.DISCARDED)
+        return outcome.is_shown_by(self._job_of(outcome.fence.job_id))
+
+    def _job_of(self, job_id: UUID) -> Job | None:
+        return next(iter(self._service.store.get_jobs([job_id])), None)
 
     def outcome_of_success(self, job: Job, result: object) -> Outcome:
         """Return what becomes of *job* after it was run with *result*."""
-        return outcome_of_success(job, result)
+        return outcome_of_success(job, result, max_result_bytes=self._service.max_payload_bytes)
 
     def outcome_of_failure(self, job: Job, error: BaseException) -> Outcome:
         """Return what becomes of *job* after its run has failed with *error*."""
@@ -130,9 +135,16 @@ class Claims:
     def note_loss(self, job: Job) -> None:
         """Log and count a claim that was taken away."""
         self._service.vitals.count("lost_claims")
+        try:
+            present = claim_shown_by(self._job_of(job.id))
+        except BackendError as error:
+            present = f"what it shows now cannot be read ({type(error).__qualname__})"
         logger.warning(
-            "lost the claim on job %s, made by hand: its row no longer shows it",
+            "lost the claim %s of %s on job %s, made by hand: its row no longer shows it; %s",
+            job.claim_id,
+            job.started_at,
             job.id,
+            present,
             extra={"job_id": str(job.id), "job_type": job.type},
         )
 
@@ -145,6 +157,7 @@ class Claims:
         if not claims or store is None:
             return
         vital = self._service.vitals.vital("claims")
+        asked_at = monotonic()
         try:
             owned = store.touch_jobs([fence_of(claim.job) for claim in claims])
         except BackendError as error:
@@ -153,18 +166,25 @@ class Claims:
             return
         if vital.succeeded():
             logger.info("claims made by hand are beaten for again")
+        self._keep([claim for claim in claims if claim.job.id in owned], asked_at)
         for claim in claims:
             if claim.job.id not in owned:
                 claim.lose()
 
+    def _keep(self, claims: Iterable[Claim], asked_at: float) -> None:
+        """Note until when nobody can take *claims* away, which were made, or beaten, no earlier than *asked_at*."""
+        for claim in claims:
+            claim.keep_until(asked_at + self._service.settings.dead_for.total_seconds())
+
     def _open_claims(self) -> list[Claim]:
         with self._lock:
-            return [claim for claim in self._claims if not claim.has_ended and not claim.is_lost]
+            return [claim for claim in self._claims if not claim.has_ended and not claim.was_taken]
 
     # --- ending
 
     def close(self) -> None:
         """Have all claims that have not ended released, for at most 5 seconds. Safe to call twice."""
+        atexit.unregister(self._close_at_exit)
         with self._lock:
             self._closed = True
             self._changed.wait_for(lambda: not self._claiming, _SECONDS_TO_JOIN)
@@ -175,6 +195,11 @@ class Claims:
                 logger.warning("claims made by hand are not released: no answer within %g s", _SECONDS_TO_JOIN)
         if store is not None:
             store.close()
+
+    def _close_at_exit(self) -> None:
+        # A forked child ends without its parent's claims, connections and threads.
+        if self._process == os.getpid():
+            self.close()
 
     def release_all(self) -> None:
         """Release all claims that have not ended, as far as the database answers."""

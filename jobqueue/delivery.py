@@ -22,6 +22,7 @@ from jobqueue.health import Health
 from jobqueue.listeners import Listeners
 from jobqueue.models import Job
 from jobqueue.notifier import Notifier
+from jobqueue.patience import patience
 from jobqueue.store import Store
 from jobqueue.threads import Backoff, StoppableThread
 
@@ -35,6 +36,7 @@ MAX_BATCH: Final = 100
 
 _SECONDS_TO_CONNECT: Final = 5.0
 _SECONDS_TO_JOIN: Final = 5.0
+_SECONDS_TO_READ: Final = 30.0
 
 _Stopped = JobStopped | JobBundleStopped
 _T = TypeVar("_T")
@@ -262,7 +264,8 @@ class _DeliveryThread(StoppableThread):
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                found = read()
+                with patience(_SECONDS_TO_READ):
+                    found = read()
             except (UnavailableError, LockTimeoutError) as error:
                 if self._vital.failed(error):
                     logger.warning("listeners have to wait, the database does not answer: %s", error)

@@ -101,6 +101,10 @@ class LostClaimError(JobQueueError):
     """
 
 
+class TransactionError(JobQueueError):
+    """An atomic handler has ended its transaction, broken it, or changed its isolation: the run fails."""
+
+
 class BackendError(JobQueueError):
     """The database refused or failed; the driver's own error is ``__cause__``."""
 

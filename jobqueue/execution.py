@@ -13,9 +13,10 @@ from jobqueue.context import make_current
 from jobqueue.errors import HandlerNotFoundError, JobInterruptedError, LostClaimError, PayloadError
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job_context
+from jobqueue.limits import check_size
 from jobqueue.models import Discard, Job, JobBundle, Snooze
 from jobqueue.outcomes import Outcome, RunError
-from jobqueue.payload import dump_json
+from jobqueue.payload import MAX_PAYLOAD_BYTES, dump_json
 from jobqueue.registry import Registry, ScheduleRetry, default_registry
 from jobqueue.retry import DEFAULT_POLICY
 from jobqueue.service import Service
@@ -38,28 +39,37 @@ def execute(
 
     A failed run is retried, as long as the job has retries left, when *schedule_retry* says, else when the handler's
     policy does, else by DEFAULT_POLICY. A run that was told to stop, and ended by the error that told it, is released:
-    also when its claim is lost, since it is for the store's fence to say whether it really is.
+    also when its claim is lost, since it is for the store's fence to say whether it really is. An atomic run that has
+    failed because its connection is gone is rescued.
     """
     return copy_context().run(_run, job, context, handler, schedule_retry)
 
 
-def do_job(job: Job, registry: Registry = default_registry) -> object:
-    """Run the handler of *job* here and now, without a database; return its result, be it Snooze or Discard.
+def do_job(job: Job, registry: Registry = default_registry, *, connection: object = None) -> object:
+    """Run the handler of *job* here and now, without a queue; return its result, be it Snooze or Discard.
 
-    Of the timeouts only the handler's own applies. Whatever the handler raises is raised.
+    Of the timeouts only the handler's own applies. Whatever the handler raises is raised. An atomic handler works on
+    *connection*, whose transaction stays the caller's.
 
     Raises:
         HandlerNotFoundError: *registry* has no handler for the job's type.
         PayloadError: the payload is not what the handler takes.
     """
-    return run_now(job, registry)
+    return run_now(job, registry, connection=connection)
 
 
-def run_now(job: Job, registry: Registry, *, service: Service | None = None, bundle: JobBundle | None = None) -> object:
+def run_now(
+    job: Job,
+    registry: Registry,
+    *,
+    service: Service | None = None,
+    bundle: JobBundle | None = None,
+    connection: object = None,
+) -> object:
     """Run as ``do_job`` does, with *service* as the current one, if there is one, and *bundle* as the job's bundle."""
     handler = registry.find(job.type)
     timeout = None if handler is None else handler.timeout_or(None)
-    context = JobContext(job, timeout=timeout, service=service, bundle=bundle)
+    context = JobContext(job, timeout=timeout, service=service, bundle=bundle, connection=connection)
     return copy_context().run(_call, job, context, handler)
 
 
@@ -101,17 +111,17 @@ def outcome_of_failure(
     return retry
 
 
-def outcome_of_success(job: Job, result: object) -> Outcome:
+def outcome_of_success(job: Job, result: object, *, max_result_bytes: int) -> Outcome:
     """Return what is to become of a *job* whose run has ended with *result*.
 
     Raises:
-        PayloadError: *result* cannot be stored as JSON.
+        PayloadError: *result* cannot be stored as JSON, or not in *max_result_bytes*.
     """
     if isinstance(result, Snooze):
         return Outcome.snoozed(job, result.delay)
     if isinstance(result, Discard):
         return Outcome.discarded(job, reason_of(result))
-    return Outcome.finished(job, None if result is None else dump_json(result))
+    return Outcome.finished(job, None if result is None else check_size("result", dump_json(result), max_result_bytes))
 
 
 def reason_of(discard: Discard) -> str:
@@ -138,8 +148,10 @@ def _run(
     job: Job, context: JobContext, handler: Handler[..., Any] | None, schedule_retry: ScheduleRetry | None
 ) -> Outcome:
     try:
-        return _after_success(job, _call(job, context, handler))
+        return _after_success(job, context, _call(job, context, handler))
     except BaseException as error:  # noqa: BLE001 - not even SystemExit in a handler may end a worker thread
+        if context.is_cut_off:
+            return Outcome.rescued(job)
         if _told_to_stop(context, error):
             return Outcome.released(job)
         _tell_of(error, context)
@@ -155,9 +167,10 @@ def _told_to_stop(context: JobContext, error: BaseException) -> bool:
     return context.is_cancelled and isinstance(error, JobInterruptedError | LostClaimError)
 
 
-def _after_success(job: Job, result: object) -> Outcome:
+def _after_success(job: Job, context: JobContext, result: object) -> Outcome:
+    max_bytes = MAX_PAYLOAD_BYTES if context.service is None else context.service.max_payload_bytes
     try:
-        return outcome_of_success(job, result)
+        return outcome_of_success(job, result, max_result_bytes=max_bytes)
     except PayloadError as error:
         unstored = run_error_of(error)
         return _failed(job, attrs.evolve(unstored, message=f"the result cannot be stored as JSON: {unstored.message}"))

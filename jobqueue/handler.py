@@ -86,7 +86,7 @@ class Handler(Generic[_P, _R_co]):
     Without a *call*, it is run with the context and the job as they are.
 
     Raises:
-        RegistrationError: *max_retry_count*, *retry* or *timeout* is of the wrong type or negative.
+        RegistrationError: *max_retry_count*, *retry*, *timeout* or *atomic* is of the wrong type or negative.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Handler(Generic[_P, _R_co]):
         max_retry_count: int = 0,
         retry: RetryPolicy | None = None,
         timeout: HandlerTimeout = SERVICE_TIMEOUT,
+        atomic: bool = False,
     ) -> None:
         # First, since it copies the function's attributes, and those of a handler within a handler are its own.
         update_wrapper(self, function)
@@ -107,6 +108,7 @@ class Handler(Generic[_P, _R_co]):
         self.max_retry_count: Final = _checked_count(max_retry_count, name)
         self.retry: Final = _checked_policy(retry, name)
         self.timeout: Final = _checked_timeout(timeout, name)
+        self.atomic: Final = _checked_flag(atomic, name)
         self._call = call
         self._function: Callable[..., object] = function
 
@@ -169,3 +171,9 @@ def _checked_timeout(timeout: object, name: str) -> HandlerTimeout:
     if not isinstance(timeout, timedelta) or timeout < timedelta(0):
         raise RegistrationError(f"timeout of {name} must be a timedelta of zero or more, or None, not {timeout!r}")
     return timeout or None
+
+
+def _checked_flag(atomic: object, name: str) -> bool:
+    if not isinstance(atomic, bool):
+        raise RegistrationError(f"atomic of {name} must be True or False, not {atomic!r}")
+    return atomic

@@ -5,7 +5,9 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from math import inf
 from time import monotonic, time
-from typing import Final
+from typing import Any, Final
+
+import attrs
 
 from jobqueue.errors import (
     JobInterruptedError,
@@ -18,8 +20,17 @@ from jobqueue.models import Job, JobBundle
 from jobqueue.outcomes import fence_of
 from jobqueue.payload import dump_json
 from jobqueue.service import Service
+from jobqueue.store import HandlerTransaction
 
 logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class _Lent:
+    """A connection whose transaction is somebody else's business."""
+
+    connection: Any
+    is_cut_off: bool = False
 
 
 class JobContext:
@@ -38,6 +49,7 @@ class JobContext:
         "_kept_until",
         "_lost",
         "_timeout",
+        "_transaction",
         "job",
         "service",
     )
@@ -49,10 +61,12 @@ class JobContext:
         timeout: timedelta | None = None,
         service: Service | None = None,
         bundle: JobBundle | None = None,
+        connection: Any = None,
     ) -> None:
         self.job: Final = job
         self.service: Final = service
         self._bundle = bundle
+        self._transaction: HandlerTransaction | _Lent | None = None if connection is None else _Lent(connection)
         self._timeout = timeout
         self._began_at = time()
         self._expires = None if timeout is None else monotonic() + timeout.total_seconds()
@@ -98,6 +112,29 @@ class JobContext:
         if self._expires is not None and monotonic() >= self._expires:
             raise JobTimeoutError(f"{self._name} has reached its timeout of {self._timeout}")
 
+    @property
+    def connection(self) -> Any:
+        """The connection of an atomic handler: the driver's own, with a transaction open on it.
+
+        What is done on it, jobs that are added by ``connection=`` included, is committed with the job's completion when
+        the handler returns, or else rolled back. The handler neither commits nor rolls back, keeps the isolation level
+        (READ COMMITTED), and catches a database error only around a savepoint (``with ctx.connection.transaction()``).
+
+        Raises:
+            JobQueueError: the handler is not registered as ``atomic=True``, or is not run by worker threads.
+        """
+        if self._transaction is None:
+            raise JobQueueError(
+                f"{self._name} has no connection of its own: only handlers registered with atomic=True have, when "
+                "worker threads run them; do_job(job, connection=...) lends them one"
+            )
+        return self._transaction.connection
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the connection of an atomic handler is lost, and all that was done on it."""
+        return self._transaction is not None and self._transaction.is_cut_off
+
     def bundle(self) -> JobBundle | None:
         """Read the bundle whose completion added this job, or else the one that the job is a member of.
 
@@ -139,6 +176,10 @@ class JobContext:
     def keep_until(self, moment: float) -> None:
         """Note, from any thread, until when (by the monotonic clock) nobody can have taken the claim away."""
         self._kept_until = moment
+
+    def work_in(self, transaction: HandlerTransaction) -> None:
+        """Give the run of an atomic handler its transaction."""
+        self._transaction = transaction
 
     def lose(self) -> None:
         """Note, from any thread, that the claim was taken away."""

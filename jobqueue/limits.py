@@ -80,11 +80,16 @@ def check_payload(payload: object, max_bytes: int) -> str:
     text = dump_json(payload)
     if text.strip() == "null":
         raise PayloadError("a job needs a payload: None (JSON null) is none", problems=[("$", "is null")])
-    size = len(text.encode())
+    return check_size("payload", text, max_bytes)
+
+
+def check_size(what: str, json_text: str, max_bytes: int) -> str:
+    """Return *json_text*, which is *what*, if it has at most *max_bytes* bytes, or raise PayloadError."""
+    size = len(json_text.encode())
     if size > max_bytes:
         reason = f"has {size:,} bytes as JSON"
         raise PayloadError(
-            f"the payload {reason}, but {max_bytes:,} are the limit: store it elsewhere and pass where it is",
+            f"the {what} {reason}, but {max_bytes:,} are the limit: store it elsewhere and pass on where it is",
             problems=[("$", reason)],
         )
-    return text
+    return json_text

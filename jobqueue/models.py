@@ -208,7 +208,7 @@ class Job:
 class JobDesc:
     """A member-to-be of a bundle, or the job to add when a bundle has stopped; checked when it is used."""
 
-    payload: object
+    payload: object = attrs.field(repr=False)
     type: str | None = None
     """None: from the payload's class."""
     origin: str | None = None

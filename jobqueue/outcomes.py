@@ -25,6 +25,19 @@ def fence_of(job: Job) -> Fence:
     return Fence(job.id, job.started_at, job.claim_id)
 
 
+def claim_shown_by(job: Job | None) -> str:
+    """Say for people what has become of the claim on a job, which was found to be lost; None: the job is gone."""
+    match job:
+        case None:
+            return "the job is deleted"
+        case Job(stopped_at=None, started_at=None):
+            return "nobody has claimed it now"
+        case Job(stopped_at=None):
+            return f"it shows the claim {job.claim_id} of {job.started_at}, by {job.claimed_by or '(unknown)'}"
+        case _:
+            return f"it has stopped at {job.stopped_at} ({job.state})"
+
+
 class OutcomeKind(enum.StrEnum):
     """What becomes of the job."""
 
@@ -33,6 +46,7 @@ class OutcomeKind(enum.StrEnum):
     RETRY = "retry"
     SNOOZED = "snoozed"
     RELEASED = "released"
+    RESCUED = "rescued"
     DISCARDED = "discarded"
 
     @property
@@ -65,6 +79,15 @@ class Outcome:
     """When to run again, counted from the moment of saving by the database's clock."""
     start_at: datetime | None = None
     """When to run again, as a moment, if there is no *delay*."""
+
+    def is_shown_by(self, job: Job | None) -> bool:
+        """Whether *job* looks as this has made it; a job that is gone cannot tell, and nobody is wronged."""
+        if job is None:
+            return True
+        shows_claim = job.claim_id == self.fence.claim_id
+        if not self.kind.stops:
+            return not shows_claim
+        return shows_claim and job.stopped and (job.cancelled_at is not None) == (self.kind is OutcomeKind.DISCARDED)
 
     @classmethod
     def finished(cls, job: Job, result_json: str | None = None) -> "Outcome":
@@ -99,6 +122,11 @@ class Outcome:
     def released(cls, job: Job) -> "Outcome":
         """The job is given back as if it had never been claimed."""
         return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.RELEASED)
+
+    @classmethod
+    def rescued(cls, job: Job) -> "Outcome":
+        """The run was cut off with all that it did: the job is taken up again, which counts as a rescue."""
+        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.RESCUED)
 
     @classmethod
     def discarded(cls, job: Job, reason: str) -> "Outcome":

@@ -1,5 +1,6 @@
-"""How long calls of a thread may wait for a connection, where their caller is less patient than the backend."""
+"""How long calls of a thread may wait for the backend, where their caller is less patient than it is."""
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -8,22 +9,32 @@ from typing import Final
 
 _LEAST_SECONDS: Final = 1.0
 
-_patience: Final[ContextVar[float]] = ContextVar("jobqueue_patience", default=inf)
+_deadline: Final[ContextVar[float]] = ContextVar("jobqueue_deadline", default=inf)
 
 
 @contextmanager
 def patience(seconds: float | None) -> Generator[None]:
-    """Have calls within the block wait for a connection for no longer than *seconds*; None: as long as the backend.
+    """Have calls within the block wait for no longer than *seconds* in all; None: as long as the backend.
 
     One second is granted in any case: even who wants to look only once may need a new connection for it.
     """
-    token = _patience.set(inf if seconds is None else max(seconds, _LEAST_SECONDS))
+    token = _deadline.set(inf if seconds is None else time.monotonic() + max(seconds, _LEAST_SECONDS))
     try:
         yield
     finally:
-        _patience.reset(token)
+        _deadline.reset(token)
 
 
 def seconds_to_connect(most: float) -> float:
     """Return for how many seconds to wait for a connection, if nobody waits longer than *most*."""
-    return min(most, _patience.get())
+    return _seconds_left(most)
+
+
+def seconds_to_answer(most: float) -> float:
+    """Return for how many seconds to wait for an answer, if nobody waits longer than *most*."""
+    return _seconds_left(most)
+
+
+def _seconds_left(most: float) -> float:
+    deadline = _deadline.get()
+    return most if deadline == inf else max(0.0, min(most, deadline - time.monotonic()))

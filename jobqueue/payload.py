@@ -85,7 +85,7 @@ class RawJSON:
         PayloadError: *text* is not JSON, or is JSON that PostgreSQL cannot hold.
     """
 
-    text: str = attrs.field(converter=_decoded)
+    text: str = attrs.field(converter=_decoded, repr=False)
 
     def __attrs_post_init__(self) -> None:
         try:

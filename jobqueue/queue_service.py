@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -56,14 +56,15 @@ class QueueService:
         self._notifier = notifier
         self._settings = settings
         self._origin = check_name("origin", origin if origin is not None else program_name())
-        self._max_payload_bytes = max_payload_bytes
+        self.max_payload_bytes: Final = max_payload_bytes
         self._vitals = vitals if vitals is not None else Health()
         self._listeners = Listeners(self._vitals)
         self._delivery = Delivery(self._listeners, store, notifier, self._vitals, lambda: make_current(self))
         self._waiting = Waiting(notifier, settings.poll_interval)
         self._claims = Claims(self)
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        # A signal handler that finishes a pool may interrupt whoever holds it.
+        self._lock = threading.RLock()
         self._dependents: set[Finishable] = set()
         self._closed = False
 
@@ -89,14 +90,18 @@ class QueueService:
         return self._vitals
 
     def _open_store(self) -> Store:
+        self._check_process()
         if self._closed:
             raise ClosedError("the job queue service was closed: connect again")
+        return self._store
+
+    def _check_process(self) -> None:
+        """Refuse a forked child, before it waits for a lock that a thread of its parent may have held at the fork."""
         if self._process != os.getpid():
             raise ClosedError(
                 f"this job queue service belongs to process {self._process}, from which this one ({os.getpid()}) was "
                 "forked: connections cannot be shared, so connect after the fork"
             )
-        return self._store
 
     # --- adding
 
@@ -111,7 +116,7 @@ class QueueService:
             store.add_job(job, delay=delay, connection=connection)
             return job
 
-        return add_job_through(self, complete_job(job, self._origin), add)
+        return add_job_through(self, complete_job(job, self._origin, self.max_payload_bytes), add)
 
     def add_jobs(self, jobs: Iterable[Job], *, connection: object = None) -> list[Job]:
         """Add all of *jobs* or none; return them as they were stored."""
@@ -122,7 +127,7 @@ class QueueService:
             kept.append(job)
             return job
 
-        added = [add_job_through(self, job, keep) for job in complete_jobs(jobs, self._origin)]
+        added = [add_job_through(self, job, keep) for job in complete_jobs(jobs, self._origin, self.max_payload_bytes)]
         if kept:
             store.add_jobs(kept, connection=connection)
         return added
@@ -135,7 +140,7 @@ class QueueService:
             store.add_bundle(bundle, connection=connection)
             return bundle
 
-        return add_bundle_through(self, complete_bundle(bundle, self._origin), add)
+        return add_bundle_through(self, complete_bundle(bundle, self._origin, self.max_payload_bytes), add)
 
     def enqueue(
         self,
@@ -157,7 +162,7 @@ class QueueService:
             priority=priority,
             start_at=moment_after(start_at, delay),
             max_retry_count=retries_of(type_or_handler) if max_retry_count is None else max_retry_count,
-            max_payload_bytes=self._max_payload_bytes,
+            max_payload_bytes=self.max_payload_bytes,
         )
         return self._add_job(job, delay, connection)
 
@@ -293,8 +298,7 @@ class QueueService:
 
     def remove_listener(self, listener: ServiceListener) -> None:
         """Have *listener* hear nothing more."""
-        self._listeners.of_service.remove(listener)
-        self._delivery.adjust()
+        self._hear_no_more(lambda: self._listeners.of_service.remove(listener))
 
     def add_job_stopped_listener(self, listener: JobStoppedListener) -> None:
         """Have ``listener(job, will_retry)`` called for each job that has stopped."""
@@ -302,8 +306,7 @@ class QueueService:
 
     def remove_job_stopped_listener(self, listener: JobStoppedListener) -> None:
         """Have *listener* called no more."""
-        self._listeners.of_jobs.remove(listener)
-        self._delivery.adjust()
+        self._hear_no_more(lambda: self._listeners.of_jobs.remove(listener))
 
     def add_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
         """Have ``listener(bundle)`` called for each bundle that has stopped."""
@@ -311,8 +314,7 @@ class QueueService:
 
     def remove_job_bundle_stopped_listener(self, listener: JobBundleStoppedListener) -> None:
         """Have *listener* called no more."""
-        self._listeners.of_bundles.remove(listener)
-        self._delivery.adjust()
+        self._hear_no_more(lambda: self._listeners.of_bundles.remove(listener))
 
     def set_job_bundle_of_type_stopped_listener(self, type: str, listener: JobBundleStoppedListener) -> None:
         """Have ``listener(bundle)`` called for each bundle of *type* that has stopped, in place of any other."""
@@ -322,18 +324,21 @@ class QueueService:
 
     def remove_job_bundle_of_type_stopped_listener(self, type: str) -> None:
         """Have no listener for bundles of *type*."""
-        self._listeners.remove_of_bundle_type(type)
-        self._delivery.adjust()
+        self._hear_no_more(lambda: self._listeners.remove_of_bundle_type(type))
 
     def remove_all_job_bundle_stopped_listeners(self) -> None:
         """Have no listener for bundles, nor for bundles of a type."""
-        self._listeners.clear_of_bundles()
-        self._delivery.adjust()
+        self._hear_no_more(self._listeners.clear_of_bundles)
 
     def _hear_by(self, group: ListenerGroup[_T], listener: _T) -> None:
         self._open_store()
         group.add(listener)
         self._delivery.hear(or_undo=lambda: group.remove(listener))
+
+    def _hear_no_more(self, remove: Callable[[], object]) -> None:
+        self._check_process()
+        remove()
+        self._delivery.adjust()
 
     def set_on_error(self, on_error: OnError | None) -> None:
         """Have ``on_error(error)`` called with each error of handlers, listeners and threads."""
@@ -344,23 +349,26 @@ class QueueService:
 
     def health(self) -> dict[str, Any]:
         """Report each thread and connection, and counts of lost claims and refused outcomes."""
+        self._check_process()
         return self._vitals.report()
 
     def attach(self, dependent: Finishable) -> None:
         """Have *dependent* finished before the service closes. Raises ClosedError."""
+        self._open_store()
         with self._lock:
             self._open_store()
             self._dependents.add(dependent)
 
     def detach(self, dependent: Finishable) -> None:
         """Forget *dependent*, which has ended."""
+        self._check_process()
         with self._lock:
             self._dependents.discard(dependent)
 
     def close(self) -> None:
         """Finish worker pools, for at most 10 seconds each, and close connections. A second call raises ClosedError."""
+        self._open_store()
         with self._lock:
-            self._open_store()
             dependents = list(self._dependents)
         for dependent in dependents:
             dependent.finish(_SECONDS_FOR_POOLS)
@@ -382,7 +390,9 @@ class QueueService:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # A child that was forked within the block leaves it, too.
+        if self._process == os.getpid():
+            self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__qualname__} origin={self._origin!r}{' closed' if self._closed else ''}>"

@@ -2,11 +2,13 @@
 
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from weakref import WeakSet
 
 from jobqueue.errors import DuplicateHandlerError, InvalidJobError, RegistrationError, RegistryFrozenError
 from jobqueue.handler import SERVICE_TIMEOUT, Handler, HandlerTimeout
@@ -60,11 +62,16 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._freezes = 0
-        self._process = os.getpid()
+        self._begin_anew()
+        _registries.add(self)
         self._handlers: _ByType[Handler[..., Any]] = _ByType({})
         self._retry_schedules: _ByType[ScheduleRetry] = _ByType({})
+
+    def _begin_anew(self) -> None:
+        """Be thawed, and nobody's: the threads of its parent, one of which may hold the lock, are not in a child."""
+        # A signal handler that finishes a pool may interrupt whoever holds it.
+        self._lock = threading.RLock()
+        self._freezes = 0
 
     # A class can be called, too, and is taken for a payload's; so the first overload has to come first.
     @overload
@@ -75,6 +82,7 @@ class Registry:
         max_retry_count: int = 0,
         retry: RetryPolicy | None = None,
         timeout: HandlerTimeout = SERVICE_TIMEOUT,
+        atomic: bool = False,
     ) -> Callable[[Callable[_P, _R]], Handler[_P, _R]]: ...
     @overload
     def handler(self, type: Callable[_P, _R], /) -> Handler[_P, _R]: ...
@@ -85,7 +93,9 @@ class Registry:
         *type* is a name, a pattern or a payload class; None takes the class that the payload parameter is annotated
         with. *max_retry_count* is for jobs that do not say themselves how often they are run again after a failure,
         *retry* says when (None: exponentially later, see DEFAULT_POLICY). *timeout* None (or zero) means no limit; the
-        default is the service's ``job_timeout``. What parameters the function may have, HandlerCall tells.
+        default is the service's ``job_timeout``. An *atomic* handler works on ``ctx.connection``, in a transaction that
+        commits together with the job's completion, or not at all. What parameters the function may have, HandlerCall
+        tells.
 
         Raises:
             RegistrationError: the function, the type or an option is not fit for this.
@@ -172,11 +182,14 @@ class Registry:
         """Return the types and patterns for which to claim jobs."""
         return self._handlers.patterns
 
+    def is_atomic(self, job_type: str) -> bool:
+        """Whether jobs of a type, or those that a pattern stands for, have an atomic handler."""
+        handler = self.find(job_type)
+        return handler is not None and handler.atomic
+
     def freeze(self) -> None:
         """Refuse changes of handlers until ``thaw`` has been called as often as this."""
         with self._lock:
-            if self._process != os.getpid():
-                self._freezes, self._process = 0, os.getpid()
             self._freezes += 1
 
     def thaw(self) -> None:
@@ -204,8 +217,7 @@ class Registry:
             self._handlers = _ByType({**self._handlers.values, handler.type: handler})
 
     def _check_thawed(self) -> None:
-        # The worker threads of a parent do not run in a forked child.
-        if self._freezes and self._process == os.getpid():
+        if self._freezes:
             raise RegistryFrozenError(
                 "handlers cannot come or go while worker threads run: register them before start_threads(), "
                 "or finish_threads() first"
@@ -234,6 +246,15 @@ def _checked_type(type: str) -> str:
     except InvalidJobError as error:
         raise RegistrationError(f"this is no job type: {error}") from error
 
+
+def _begin_anew_in_child() -> None:
+    for registry in list(_registries):
+        registry._begin_anew()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - a registry's own business
+
+
+_registries: Final = WeakSet[Registry]()
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_begin_anew_in_child)
 
 default_registry: Final = Registry()
 """Where the functions of the package, such as ``jobqueue.handler``, register."""

@@ -51,6 +51,11 @@ class Service(Protocol):
         ...
 
     @property
+    def max_payload_bytes(self) -> int:
+        """How long payloads and results may be, as JSON in UTF-8."""
+        ...
+
+    @property
     def store(self) -> Store:
         """The rows, for worker pools."""
         ...

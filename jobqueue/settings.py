@@ -70,6 +70,9 @@ class WorkerSettings:
     max_rescues: int = attrs.field(default=3, validator=_number(0))
     """How often a job is taken up again after its worker died, before it is failed."""
 
+    atomic_connections: int = attrs.field(default=4, validator=_number(1))
+    """How many connections a worker pool may use for atomic handlers, each of which has one to itself while it runs."""
+
     def __attrs_post_init__(self) -> None:
         if self.heartbeat_interval is not None and self.dead_for < 3 * self.heartbeat_interval:
             raise ValueError(

@@ -1,8 +1,9 @@
 """The half of a backend that keeps rows: the ports that every backend implements."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 import attrs
@@ -147,15 +148,53 @@ class Store(Protocol):
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything."""
 
-    def for_workers(self, *, lock_timeout: timedelta) -> "WorkerStore":
+    def for_workers(self, *, lock_timeout: timedelta, atomic_connections: int = 0) -> "WorkerStore":
         """Return the same rows over connections of their own, for one worker pool, which closes it.
 
-        Its statements wait for a locked row no longer than *lock_timeout*, and raise LockTimeoutError.
+        Its statements wait for a locked row no longer than *lock_timeout*, and raise LockTimeoutError. As many atomic
+        handlers as there are *atomic_connections* can run at a time.
+
+        Raises:
+            RegistrationError: the backend has no transactions that a handler could work in.
         """
         ...
 
     def close(self) -> None:
         """Give up the connections. Safe to call twice."""
+
+
+class HandlerTransaction(Protocol):
+    """The transaction in which an atomic handler does its work."""
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection, for the handler."""
+        ...
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the connection is lost, and with it all that was done."""
+        ...
+
+    def save(self, outcome: Outcome) -> bool:
+        """Save what the run led to, as the last statement; return whether the claim still stood.
+
+        From then on until the transaction ends, nobody else can change the job or take it away.
+
+        Raises:
+            TransactionError: the handler has left the transaction in a state in which it cannot be completed.
+            BackendError: the outcome cannot be saved.
+        """
+        ...
+
+
+SilenceCounts = Callable[[datetime], bool]
+"""Whether claims that are silent at a moment, by the backend's clock, may be taken for abandoned."""
+
+
+def always(_: datetime) -> bool:
+    """Count all silence."""
+    return True
 
 
 class WorkerStore(Protocol):
@@ -178,14 +217,29 @@ class WorkerStore(Protocol):
         """Save outcomes; return the ids of the jobs for which it was done."""
         ...
 
+    def handler_transaction(self) -> AbstractContextManager[HandlerTransaction]:
+        """Open a transaction within the block: committed at its end, if an outcome was saved, and else rolled back.
+
+        Raises:
+            UnavailableError: there is no connection; or, from the end of the block, it is lost: what was done is then
+                rolled back, or committed without our knowing.
+            BackendError: what was done cannot be committed, and is rolled back.
+        """
+        ...
+
     def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
         """Advance ``worker_alive_at`` for claims; return the ids of the jobs that are still theirs."""
         ...
 
-    def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
+    def get_jobs(self, job_ids: Iterable[UUID]) -> list[Job]:
+        """Read those of the jobs that are there, in any order."""
+        ...
+
+    def reap_jobs(self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer.
 
-        A job that was taken up again *max_rescues* times already is failed instead.
+        A job that was taken up again *max_rescues* times already is failed instead. Nothing is done unless *if_counts*,
+        given the moment at which the claims are judged, says that silence counts.
         """
         ...
 

@@ -3,7 +3,7 @@
 import logging
 from contextlib import closing
 from datetime import timedelta
-from typing import Final, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 import psycopg
 
@@ -16,6 +16,7 @@ from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.notifier import PostgresNotifier, SilentNotifier
 from jobqueue_pg.pool import complete_conninfo
 from jobqueue_pg.schema import check_schema
+from jobqueue_pg.sessions import hears, is_lent
 from jobqueue_pg.store import PostgresStore
 
 logger = logging.getLogger(__name__)
@@ -34,14 +35,18 @@ def connect(
     pool_size: int = 4,
     listen_conninfo: str | None = None,
     poll_only: bool = False,
+    prepared_statements: bool | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> QueueService:
     """Open a service on the job queue in *schema* of the database *conninfo*.
 
     *conninfo* is a URL or ``name=value`` pairs; what it leaves open comes from libpq's environment variables.
     *origin* is for jobs that name none themselves; by default it is the program's name. *pool_size* bounds the
-    connections for the calls of the application. *listen_conninfo* leads past a pooler that does not pass LISTEN
-    through; with *poll_only* nothing listens at all, and waiting jobs are found within ``settings.poll_interval``.
+    connections for the calls of the application. *listen_conninfo* leads past a pooler that does not pass
+    notifications on; with *poll_only* nothing listens at all, and waiting jobs are found within
+    ``settings.poll_interval``. So it is, with a warning, when nothing could be heard. With *prepared_statements* None
+    they are used unless a pooler is before the database; True: even then, as with PgBouncer from 1.21 on, if its
+    ``max_prepared_statements`` is set; False: never.
 
     Raises:
         ValueError: an argument is out of range, or *conninfo* is not a connection string.
@@ -50,27 +55,33 @@ def connect(
     """
     if pool_size < 1:
         raise ValueError(f"pool_size must be at least 1, not {pool_size}")
+    if max_payload_bytes < 1:
+        raise ValueError(f"max_payload_bytes must be at least 1, not {max_payload_bytes}")
     _check_settings(settings)
     complete = complete_conninfo(conninfo)
+    around = complete_conninfo(listen_conninfo) if listen_conninfo else None
     with translate_errors(), psycopg.connect(complete, autocommit=True) as connection:
         check_schema(connection, schema)
+        listen_at = None if poll_only else _where_to_listen(connection, complete, around)
     vitals = Health()
-    return QueueService(
-        store=PostgresStore(complete, schema=schema, pool_size=pool_size),
-        notifier=(
-            SilentNotifier()
-            if poll_only
-            else PostgresNotifier(
-                complete_conninfo(listen_conninfo) if listen_conninfo else complete,
-                schema=schema,
-                vital=vitals.vital("listener"),
-            )
-        ),
-        settings=settings,
-        origin=origin,
-        max_payload_bytes=max_payload_bytes,
-        vitals=vitals,
+    notifier = (
+        SilentNotifier()
+        if listen_at is None
+        else PostgresNotifier(listen_at, schema=schema, vital=vitals.vital("listener"))
     )
+    store = PostgresStore(complete, schema=schema, pool_size=pool_size, prepared_statements=prepared_statements)
+    try:
+        return QueueService(
+            store=store,
+            notifier=notifier,
+            settings=settings,
+            origin=origin,
+            max_payload_bytes=max_payload_bytes,
+            vitals=vitals,
+        )
+    except BaseException:
+        store.close()
+        raise
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -82,6 +93,7 @@ class ConnectOptions(TypedDict, total=False):
     pool_size: int
     listen_conninfo: str | None
     poll_only: bool
+    prepared_statements: bool | None
     max_payload_bytes: int
 
 
@@ -129,6 +141,27 @@ def _reap(service: QueueService, dead_for: timedelta) -> None:
         logger.error("failed %d interrupted jobs, which had been taken up too often before", failed)
     if len(rescues) > failed:
         logger.info("took up %d interrupted jobs", len(rescues) - failed)
+
+
+def _where_to_listen(connection: psycopg.Connection[Any], conninfo: str, around: str | None) -> str | None:
+    """Return what to connect to for notifications: *around* a pooler, if that is given. None: none would be heard."""
+    if around is None and not is_lent(connection):
+        return conninfo
+    listen_at = around or conninfo
+    try:
+        heard = hears(listen_at, connection)
+    except psycopg.Error:
+        # Nothing is known then, and the listener tries until it succeeds.
+        return listen_at
+    if heard:
+        return listen_at
+    logger.warning(
+        "%s: jobs are found by polling only. Give listen_conninfo a way to the server itself, or have poll_only=True",
+        "what is notified on conninfo is not heard on listen_conninfo"
+        if around
+        else "the pooler before the database does not pass notifications on",
+    )
+    return None
 
 
 def _check_settings(settings: WorkerSettings) -> None:

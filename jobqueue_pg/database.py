@@ -1,6 +1,7 @@
 """One schema of one database, reached through one pool: runs statements, and knows when to try again."""
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, LiteralString, TypeVar
@@ -8,13 +9,16 @@ from typing import Any, Final, LiteralString, TypeVar
 import attrs
 from psycopg import Connection, RawCursor, sql
 from psycopg.rows import tuple_row
-from psycopg_pool import ConnectionPool
 
 from jobqueue.patience import seconds_to_connect
+from jobqueue.threads import Backoff
 from jobqueue_pg.errors import ROLLED_BACK, translate_errors
+from jobqueue_pg.pool import Pool
 from jobqueue_pg.rows import Row
+from jobqueue_pg.sessions import READ_COMMITTED
 
 _TIMES_TO_TRY: Final = 4
+_FIRST_PAUSE: Final = 0.02
 _SECONDS_TO_CLOSE: Final = 1.0
 _PARAMETER: Final = re.compile(r"%\((\w+)\)s")
 
@@ -28,7 +32,7 @@ class Database:
     *now* is for tests that move the database's clock: what it returns, unless None, takes the place of ``now()``.
     """
 
-    def __init__(self, pool: ConnectionPool, schema: str, now: Callable[[], datetime | None]) -> None:
+    def __init__(self, pool: Pool, schema: str, now: Callable[[], datetime | None]) -> None:
         self.pool = pool
         self.schema = schema
         self.now = now
@@ -42,30 +46,28 @@ class Database:
         """Run one statement that returns no rows in a transaction of its own; return how many it has changed."""
         return self._run(statement, parameters, lambda cursor: cursor.rowcount)
 
-    def transact(self, work: "Callable[[Connection[Any]], _T]") -> _T:
+    def transact(self, work: "Callable[[Connection[Any]], _T]", *, isolation: LiteralString = READ_COMMITTED) -> _T:
         """Do *work*, of several statements, in one transaction; return its result."""
-
-        def in_transaction(connection: "Connection[Any]") -> _T:
-            with connection.transaction():
-                return work(connection)
-
-        return self._try(in_transaction)
+        return self._try(work, isolation)
 
     def _run(self, statement: LiteralString, parameters: Parameters, read: "Callable[[RawCursor[Row]], _T]") -> _T:
         return self._try(lambda connection: read(self.execute(connection, statement, parameters)))
 
-    def _try(self, work: "Callable[[Connection[Any]], _T]") -> _T:
-        """Do *work*; again, up to three times, when the server has rolled it back for the sake of another."""
+    def _try(self, work: "Callable[[Connection[Any]], _T]", isolation: LiteralString | None = None) -> _T:
+        """Do *work*; again, up to three times, when the server has rolled it back for no fault of its own."""
+        backoff = Backoff(_FIRST_PAUSE)
         with translate_errors():
             for _ in range(_TIMES_TO_TRY - 1):
                 try:
-                    return self._try_once(work)
+                    return self._try_once(work, isolation)
                 except ROLLED_BACK:
-                    continue
-            return self._try_once(work)
+                    # Whoever was preferred has to take its locks first, or it meets us again.
+                    threading.Event().wait(backoff.next())
+            return self._try_once(work, isolation)
 
-    def _try_once(self, work: "Callable[[Connection[Any]], _T]") -> _T:
-        with self.pool.connection(timeout=seconds_to_connect(self.pool.timeout)) as connection:
+    def _try_once(self, work: "Callable[[Connection[Any]], _T]", isolation: LiteralString | None) -> _T:
+        seconds = seconds_to_connect(self.pool.timeout)
+        with self.pool.connection(seconds, isolation=isolation) as connection:
             return work(connection)
 
     def execute(

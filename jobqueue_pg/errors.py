@@ -9,14 +9,31 @@ from psycopg import errors
 
 from jobqueue.errors import BackendError, ClosedError, LockTimeoutError, RefusedError, SchemaError, UnavailableError
 
-# SQLSTATE classes that may go away by themselves: connection, resources, operator intervention, rollback.
-# Source: PostgreSQL manual, appendix A.
-_PASSING = ("08", "53", "57P", "40")
+# SQLSTATEs, and classes of them, that may go away by themselves: connection, resources, operator intervention, the
+# server's own files, rollback. Source: PostgreSQL manual, appendix A.
+_PASSING = ("08", "53", "57P", "58", "40")
+# What ends a session, or has spoilt it: the next one is another.
+_SESSION_OVER = (
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+    errors.InvalidSqlStatementName,
+    errors.DuplicatePreparedStatement,
+    errors.FeatureNotSupported,
+)
+_TRANSACTION_TIMEOUT = "25P04"  # from PostgreSQL 17 on
+# Where the server works on files. A quota, or a limit on their size, is an internal error to it.
+_SOURCES_OF_FILE_ERRORS = frozenset({"md.c", "fd.c", "bufmgr.c", "buffile.c", "slru.c", "xlog.c"})
 
 _TOOK_TOO_LONG = (errors.LockNotAvailable, errors.QueryCanceled)
 _NOT_OUR_SCHEMA = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
 
-ROLLED_BACK = (errors.DeadlockDetected, errors.SerializationFailure)
+ROLLED_BACK = (
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    # Once they have come, nothing is prepared any more: see jobqueue_pg.sessions.
+    errors.InvalidSqlStatementName,
+    errors.DuplicatePreparedStatement,
+)
 """Errors after which the same statement may be tried again at once."""
 
 
@@ -26,10 +43,17 @@ def translate_errors() -> Generator[None]:
     try:
         yield
     except psycopg.Error as error:
+        _keep_values_back(error)
         raise _translated(error) from error
     except UnicodeEncodeError as error:
         # The driver spells text in the connection's encoding, which may be narrower than UTF-8.
         raise RefusedError(f"the connection's encoding cannot spell a value: {error}") from error
+
+
+def _keep_values_back(error: psycopg.Error) -> None:
+    """Take from what *error* says the details, which quote rows and payloads; they are still in its ``diag``."""
+    if error.diag.message_primary:
+        error.args = (error.diag.message_primary,)
 
 
 def _translated(error: psycopg.Error) -> Exception:
@@ -37,13 +61,16 @@ def _translated(error: psycopg.Error) -> Exception:
         return ClosedError("the service was closed")
     reason = str(error).strip() or type(error).__qualname__
     if isinstance(error, _TOOK_TOO_LONG):
-        return LockTimeoutError(f"another transaction held a needed row for too long: {reason}")
+        return LockTimeoutError(f"this took too long, or another transaction held a needed row: {reason}")
     if isinstance(error, _NOT_OUR_SCHEMA):
         return SchemaError(f"the queue's tables are not what this version needs ({reason}): run `jobqueue migrate`")
     if _is_passing(error):
         return UnavailableError(f"the database is not available: {reason}")
     if isinstance(error, errors.InsufficientPrivilege):
-        return BackendError(f"the database user may not do this: {reason}")
+        return BackendError(
+            f"the database user may not do this: {reason}. Which rights a user needs for what: docs/security.md, and "
+            "migrations/grant_roles.sql, which grants them"
+        )
     return RefusedError(f"the database refused: {reason}")
 
 
@@ -51,4 +78,10 @@ def _is_passing(error: psycopg.Error) -> bool:
     if error.sqlstate is None:
         # Raised by the driver or the pool itself: a lost or unobtainable connection, unless a value could not be sent.
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate.startswith(_PASSING) or isinstance(error, errors.ReadOnlySqlTransaction)
+    if isinstance(error, errors.InternalError_):
+        return error.diag.source_file in _SOURCES_OF_FILE_ERRORS
+    return (
+        error.sqlstate.startswith(_PASSING)
+        or error.sqlstate == _TRANSACTION_TIMEOUT
+        or isinstance(error, _SESSION_OVER)
+    )

@@ -5,8 +5,10 @@ import logging
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,11 +20,16 @@ from jobqueue.errors import ClosedError
 from jobqueue.events import ClaimLost, Connected, Event, JobAvailable, JobBundleStopped, JobStopped
 from jobqueue.health import Vital
 from jobqueue.threads import Backoff, StoppableThread
+from jobqueue_pg.connection import BoundedConnection
 from jobqueue_pg.schema import channel_prefix
 
 logger = logging.getLogger(__name__)
 
 _JOIN_SECONDS: Final = 5.0
+_LEAST_SECONDS_TO_ANSWER: Final = 2.0
+_MOST_SECONDS_TO_ANSWER: Final = 10.0
+_SECONDS_OF_A_GOOD_CONNECTION: Final = 5.0
+_QUIET_FOR: Final = timedelta(seconds=30)
 
 Receiver = Callable[[Event], None]
 
@@ -44,10 +51,14 @@ class Subscription:
 
 
 class PostgresNotifier:
-    """The Notifier over LISTEN. Its thread and connection are made when the first subscriber comes."""
+    """The Notifier over LISTEN. Its thread and connection are made when the first subscriber comes.
 
-    def __init__(self, conninfo: str, *, schema: str, vital: Vital) -> None:
+    When nothing was heard for *quiet_for* it asks the server for a sign of life.
+    """
+
+    def __init__(self, conninfo: str, *, schema: str, vital: Vital, quiet_for: timedelta = _QUIET_FOR) -> None:
         self._conninfo = conninfo
+        self._quiet_for = quiet_for
         self._prefix = channel_prefix(schema)
         self._vital = vital
         self._lock = threading.Lock()
@@ -63,7 +74,9 @@ class PostgresNotifier:
                 raise ClosedError("the service was closed")
             self._subscriptions += (subscription,)
             if self._listener is None:
-                self._listener = Listener(self._conninfo, self._prefix, lambda: self._subscriptions, self._vital)
+                self._listener = Listener(
+                    self._conninfo, self._prefix, lambda: self._subscriptions, self._vital, quiet_for=self._quiet_for
+                )
                 self._listener.start()
             self._listener.wake()
         return lambda: self._unsubscribe(subscription)
@@ -114,9 +127,16 @@ class Listener(StoppableThread):
     """Listens on a connection of its own, and gets itself a new one whenever that is lost."""
 
     def __init__(
-        self, conninfo: str, prefix: str, subscriptions: Callable[[], tuple[Subscription, ...]], vital: Vital
+        self,
+        conninfo: str,
+        prefix: str,
+        subscriptions: Callable[[], tuple[Subscription, ...]],
+        vital: Vital,
+        *,
+        quiet_for: timedelta = _QUIET_FOR,
     ) -> None:
         super().__init__("jobqueue-listener")
+        self._quiet_for = quiet_for.total_seconds()
         self._conninfo = conninfo
         self._prefix = prefix
         self._subscriptions = subscriptions
@@ -144,17 +164,27 @@ class Listener(StoppableThread):
         backoff = Backoff()
         with self._waker, self._woken:
             while not self._stopping.is_set():
+                began_at = time.monotonic()
                 try:
-                    with psycopg.connect(self._conninfo, autocommit=True) as connection:
-                        self._adjust(connection)
-                        if self._vital.succeeded():
-                            logger.warning("listener has a connection again")
-                        backoff.reset()
-                        self._listen(connection)
+                    self._connect_and_listen()
                 except Exception as error:  # noqa: BLE001 - this loop must survive everything
+                    if self._stopping.is_set():
+                        break  # it may have been in the middle of something
                     self._lose(error)
+                    # One that is lost as soon as it is made is no success.
+                    if time.monotonic() - began_at > _SECONDS_OF_A_GOOD_CONNECTION:
+                        backoff.reset()
                     self._stopping.wait(backoff.next())
         self.has_connection = False
+
+    def _connect_and_listen(self) -> None:
+        with BoundedConnection.connect(self._conninfo, autocommit=True) as connection:
+            connection.answer_within = max(_LEAST_SECONDS_TO_ANSWER, min(_MOST_SECONDS_TO_ANSWER, self._quiet_for))
+            connection.is_wanted = lambda: not self._stopping.is_set()
+            self._adjust(connection)
+            if self._vital.succeeded():
+                logger.warning("listener has a connection again")
+            self._listen(connection)
 
     def _lose(self, error: Exception) -> None:
         self.has_connection = False
@@ -165,15 +195,28 @@ class Listener(StoppableThread):
         if self._vital.failed(error):
             logger.warning("listener lost its connection, polling goes on: %s", error)
 
-    def _listen(self, connection: psycopg.Connection[Any]) -> None:
+    def _listen(self, connection: BoundedConnection) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
+            ask_at = time.monotonic() + self._quiet_for
             while not self._stopping.is_set():
                 self._hear(connection)
                 # Not in notifies() itself: there, nobody but the server could wake it.
-                selector.select()
+                ready = selector.select(max(0.0, ask_at - time.monotonic()))
+                has_spoken = any(key.fileobj is connection for key, _ in ready)
+                if not has_spoken and time.monotonic() >= ask_at:
+                    self._ask_for_life(connection)
+                    has_spoken = True
+                if has_spoken:
+                    ask_at = time.monotonic() + self._quiet_for
                 self._heed_wakers()
+
+    def _ask_for_life(self, connection: BoundedConnection) -> None:
+        """Find out whether there is anything to hear: a half-open connection is silent, and so is a former primary."""
+        connection.execute("select")
+        if connection.is_demoted:
+            raise psycopg.OperationalError("the server takes no writes any more")
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
         """Pass on what has come; last of all what came with an answer, of which the socket tells nothing any more."""

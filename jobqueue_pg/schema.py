@@ -19,6 +19,7 @@ from jobqueue.errors import SchemaError
 from jobqueue_pg.adoption import Adoption
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.pool import complete_conninfo
+from jobqueue_pg.sessions import hears, is_lent
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,13 @@ def migrate(
     _check_name(schema)
     known = _known_migrations()
     wanted = _until(to, known)
-    with translate_errors(), psycopg.connect(complete_conninfo(conninfo), autocommit=True) as connection:
+    complete = complete_conninfo(conninfo)
+    with translate_errors(), psycopg.connect(complete, autocommit=True) as connection:
+        if is_lent(connection) and not hears(complete, connection):
+            raise SchemaError(
+                "a pooler lends sessions for one transaction at a time, and a migration needs one for itself: migrate "
+                "through a connection to the server"
+            )
         connection.execute("set statement_timeout = 0")
         with _alone(connection, schema), _explaining_refusal(schema):
             adopted = known[:1] if adopt and _is_foreign(connection, schema) else []

@@ -19,7 +19,7 @@ from jobqueue_pg import rows
 from jobqueue_pg.database import Database, Parameters
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.joining import joined
-from jobqueue_pg.pool import WORKER_CONNECTIONS, application_pool, worker_pool
+from jobqueue_pg.pool import WORKER_CONNECTIONS, Pool, application_pool, handler_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import managing
 from jobqueue_pg.schema import channel_prefix
@@ -39,10 +39,12 @@ class PostgresStore:
         *,
         schema: str = "worker",
         pool_size: int = 4,
+        prepared_statements: bool | None = None,
         now: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._conninfo = conninfo
-        self._database = Database(application_pool(conninfo, pool_size), schema, now)
+        self._prepares = prepared_statements
+        self._database = Database(application_pool(conninfo, pool_size, prepares=prepared_statements), schema, now)
         self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
 
     def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
@@ -97,12 +99,11 @@ class PostgresStore:
         """Read a bundle and its members, both as of one moment."""
 
         def read(connection: psycopg.Connection[Any]) -> tuple[rows.Row | None, list[rows.Row]]:
-            connection.execute("set transaction isolation level repeatable read, read only")
             bundle = self._database.execute(connection, queries.GET_BUNDLE, {"id": bundle_id})
             members = self._database.execute(connection, queries.GET_JOBS_OF_BUNDLE, {"id": bundle_id})
             return bundle.fetchone(), members.fetchall()
 
-        bundle, members = self._database.transact(read)
+        bundle, members = self._database.transact(read, isolation="repeatable read, read only")
         if bundle is None:
             raise JobBundleNotFoundError(bundle_id)
         return rows.bundle_of_row(bundle, map(rows.job_of_row, members))
@@ -199,11 +200,24 @@ class PostgresStore:
     def _ids(self, statement: LiteralString, parameters: Parameters) -> frozenset[UUID]:
         return frozenset(row[0] for row in self._database.fetch(statement, {**self._channels, **parameters}))
 
-    def for_workers(self, *, lock_timeout: timedelta = _LOCK_TIMEOUT) -> PostgresWorkerStore:
+    def for_workers(
+        self, *, lock_timeout: timedelta = _LOCK_TIMEOUT, atomic_connections: int = 0
+    ) -> PostgresWorkerStore:
         """Return the same rows over the few connections of one worker pool."""
-        pool = worker_pool(self._conninfo, lock_timeout)
-        logger.info("up to %d more connections are opened to claim jobs and to save outcomes", WORKER_CONNECTIONS)
-        return PostgresWorkerStore(Database(pool, self._database.schema, self._database.now))
+        logger.info(
+            "up to %d more connections are opened to claim jobs and to save outcomes, and %d for atomic handlers",
+            WORKER_CONNECTIONS,
+            atomic_connections,
+        )
+        return PostgresWorkerStore(
+            self._over(worker_pool(self._conninfo, lock_timeout, prepares=self._prepares)),
+            self._over(handler_pool(self._conninfo, atomic_connections, prepares=self._prepares))
+            if atomic_connections
+            else None,
+        )
+
+    def _over(self, pool: Pool) -> Database:
+        return Database(pool, self._database.schema, self._database.now)
 
     def close(self) -> None:
         """Give up the connections."""

@@ -1,7 +1,7 @@
 """Jobs as rows in PostgreSQL, as worker pools use them: trips, beats and the reaper."""
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
@@ -9,12 +9,16 @@ from uuid import UUID
 
 import psycopg
 
-from jobqueue.errors import LockTimeoutError
+from jobqueue.errors import LockTimeoutError, RegistrationError
 from jobqueue.models import Job, new_id
 from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
+from jobqueue.store import SilenceCounts, always
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database
+from jobqueue_pg.errors import translate_errors
+from jobqueue_pg.handler_transaction import PostgresHandlerTransaction, in_transaction
 from jobqueue_pg.queries import workers as queries
+from jobqueue_pg.queries.applications import GET_JOBS
 from jobqueue_pg.schema import channel_prefix
 
 _WAIT_FOR_CONNECTION: Final = 5.0
@@ -24,12 +28,15 @@ _JOB_COLUMNS: Final = slice(2, None)
 class PostgresWorkerStore:
     """The WorkerStore on PostgreSQL, over three connections: two for trips and maintenance, one for beats.
 
+    Transactions of atomic handlers have connections of their own, made when they are needed.
+
     That the former are two at most is the dispatcher's business; that beats come one at a time is settled here, so that
     many of them at once can never keep a trip waiting.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, handlers: Database | None = None) -> None:
         self._database = database
+        self._handlers = handlers
         self._beating = threading.Lock()
         self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"
 
@@ -58,6 +65,14 @@ class PostgresWorkerStore:
         saved = self._database.fetch(queries.SAVE_OUTCOMES, _saving(outcomes, self._job_stopped))
         return frozenset(row[0] for row in saved)
 
+    @contextmanager
+    def handler_transaction(self) -> Generator[PostgresHandlerTransaction]:
+        """Open a transaction within the block: committed at its end, if an outcome was saved, and else rolled back."""
+        if self._handlers is None:
+            raise RegistrationError("this worker store was made without connections for atomic handlers")
+        with translate_errors(), self._handlers.pool.connection() as connection:
+            yield from in_transaction(connection, self._handlers, self._job_stopped)
+
     def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
         """Beat for claims; return the ids of the jobs that are still theirs.
 
@@ -69,11 +84,21 @@ class PostgresWorkerStore:
             owned = self._database.fetch(queries.TOUCH_JOBS, {"fences": rows.fences_json(fences)})
         return frozenset(row[0] for row in owned)
 
-    def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
+    def get_jobs(self, job_ids: Iterable[UUID]) -> list[Job]:
+        """Read those of the jobs that are there."""
+        with self._connection_for_beats():
+            found = self._database.fetch(GET_JOBS, {"ids": list(job_ids)})
+        return [rows.job_of_row(row) for row in found]
+
+    def reap_jobs(self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
 
         def reap(connection: psycopg.Connection[Any]) -> list[rows.Row]:
-            connection.execute(queries.ALLOW_WHOLE_TABLE)
+            # What is now was settled when the transaction began: claims are judged by that, even if the server, or this
+            # process, is frozen before the next statement.
+            ((now,),) = self._database.execute(connection, queries.PREPARE_TO_REAP, {}).fetchall()
+            if not if_counts(now):
+                return []
             limits = {"dead_for": dead_for, "max_rescues": max_rescues}
             return self._database.execute(connection, queries.REAP_JOBS, limits).fetchall()
 
@@ -94,6 +119,8 @@ class PostgresWorkerStore:
 
     def close(self) -> None:
         """Give up the connections."""
+        if self._handlers is not None:
+            self._handlers.close()
         self._database.close()
 
 

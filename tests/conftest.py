@@ -7,4 +7,7 @@ pytest_plugins = [
     "tests.fixtures.backends",
     "tests.fixtures.workers",
     "tests.fixtures.processes",
+    "tests.fixtures.servers",
+    "tests.fixtures.stages",
+    "tests.fixtures.pgbouncer",
 ]

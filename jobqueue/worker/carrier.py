@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from uuid import UUID
@@ -10,10 +11,12 @@ import attrs
 
 from jobqueue.errors import BackendError, LockTimeoutError, RefusedError, UnavailableError
 from jobqueue.health import Health
-from jobqueue.outcomes import Claimant, Outcome, Trip
+from jobqueue.models import Job
+from jobqueue.outcomes import Claimant, Outcome, Trip, fence_of
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import WorkerStore
 from jobqueue.worker.contact import Contact
+from jobqueue.worker.demand import Request
 from jobqueue.worker.lost_claims import LostClaims
 from jobqueue.worker.saving import Saving
 
@@ -26,8 +29,9 @@ class HandedIn:
 
     outcome: Outcome
     since: float
-    sent: bool = False
-    """Whether a trip with it has broken off, so that it may have been saved without our knowing."""
+    sent: list[Outcome] = attrs.field(factory=list[Outcome])
+    """What was on its way to the database when that was broken off, and may have been saved without our knowing: this
+    outcome itself, or the one that an atomic handler was about to commit."""
 
 
 @attrs.frozen
@@ -48,7 +52,6 @@ class Carrier:
     def __init__(
         self,
         store: WorkerStore,
-        types: Sequence[str],
         settings: WorkerSettings,
         *,
         name: str,
@@ -57,23 +60,23 @@ class Carrier:
         health: Health,
     ) -> None:
         self._store = store
-        self._types = tuple(types)
         self._settings = settings
         self._name = name
         self._contact = contact
         self._lost_claims = lost_claims
         self._health = health
+        self._vital = health.vital("trips")
 
-    def travel(self, carried: Sequence[HandedIn], limit: int) -> Arrival:
-        """Save what is carried and claim up to *limit* jobs; BackendErrors are dealt with here."""
+    def travel(self, carried: Sequence[HandedIn], request: Request) -> Arrival:
+        """Save what is carried and claim what is requested; BackendErrors are dealt with here."""
         outcomes = [kept.outcome for kept in carried]
+        asked_at = time.monotonic()
         try:
             with self._contact.watched():
-                trip = self._store.make_trip(outcomes, self._types, limit, self._claimant())
+                trip = self._store.make_trip(outcomes, request.types, request.limit, self._claimant())
         except (LockTimeoutError, RefusedError) as error:
             if not outcomes:
-                logger.exception("no job could be claimed")
-                self._health.tell_of(error)
+                self._fail("no job can be claimed", error)
                 return Arrival()
             logger.info("a trip with %d outcomes is taken apart: %s", len(outcomes), type(error).__qualname__)
             return (
@@ -82,11 +85,17 @@ class Carrier:
         except UnavailableError:
             return self._broken_off(carried)
         except BackendError as error:
-            logger.error("a trip failed, and will be tried again: %s", error)  # noqa: TRY400 - the message says it
-            self._health.tell_of(error)
+            self._fail("trips fail, and are tried again", error)
             return self._broken_off(carried)
+        if self._vital.succeeded():
+            logger.warning("trips succeed again")
+        self._lost_claims.watch(map(fence_of, trip.claimed), asked_at)
         self._settle(carried, trip.saved)
         return Arrival(trip)
+
+    def _fail(self, what: str, error: BackendError) -> None:
+        if self._vital.failed(error):
+            logger.error("%s: %s", what, error)
 
     def _claimant(self) -> Claimant:
         return Claimant(
@@ -115,14 +124,28 @@ class Carrier:
 
     def _broken_off(self, carried: Sequence[HandedIn]) -> Arrival:
         for kept in carried:
-            kept.sent = True
+            kept.sent.append(kept.outcome)
         return Arrival(unsent=carried)
 
     def _settle(self, carried: Iterable[HandedIn], saved: AbstractSet[UUID]) -> None:
         """Tell of outcomes that were not saved, because their claims had been lost."""
         for kept in carried:
             fence = kept.outcome.fence
-            if fence.job_id not in saved and not kept.sent:
+            if fence.job_id not in saved and not self._was_saved_before(kept):
                 self._health.count("refused_outcomes")
                 self._lost_claims.note(fence, f"its outcome ({kept.outcome.kind}) was refused")
             self._lost_claims.forget(fence)
+
+    def _was_saved_before(self, kept: HandedIn) -> bool:
+        """Whether an earlier trip, of which nobody has heard how it ended, seems to have saved it."""
+        if not kept.sent:
+            return False
+        try:
+            job = self._lost_claims.job_of(kept.outcome.fence)
+        except BackendError:
+            return True  # nobody can tell
+        return any(outcome.is_shown_by(job) for outcome in kept.sent)
+
+    def stands(self, job: Job) -> bool:
+        """Whether nobody can have taken the claim on *job* away by now."""
+        return time.monotonic() < self._lost_claims.kept_until(fence_of(job))

@@ -29,7 +29,8 @@ class Contact:
         try:
             yield
         except UnavailableError as error:
-            if self._vital.failed(error):
+            # When others were answered since it began, it may be the last of them to find an old connection broken.
+            if self._heard_at < asked_at and self._vital.failed(error):
                 logger.warning("the database does not answer, trying again: %s", error)
             raise
         finally:

@@ -10,12 +10,15 @@ from typing import Final
 
 from jobqueue.events import ClaimLost, Connected, Event, JobAvailable
 from jobqueue.job_context import JobContext
+from jobqueue.models import Job
 from jobqueue.outcomes import fence_of
 from jobqueue.registry import Registry
 from jobqueue.service import Service
 from jobqueue.threads import Backoff, StoppableThread
+from jobqueue.worker.atomic import AtomicRuns
 from jobqueue.worker.carrier import Carrier
 from jobqueue.worker.contact import Contact
+from jobqueue.worker.demand import Demand
 from jobqueue.worker.dispatcher import Dispatcher
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.keeper import Keeper
@@ -27,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _SECONDS_FOR_LATE_JOBS: Final = 1.0
-_SECONDS_FOR_HELPERS: Final = 2.0
+_SECONDS_TO_SAVE: Final = 1.0
+_SECONDS_TO_JOIN: Final = 1.0
 _TYPES_TO_LOG: Final = 10
 
 
@@ -48,15 +52,27 @@ class Worker(StoppableThread):
         """Work until the dispatcher says that it is over."""
         backoff = Backoff()
         while True:
+            job = None
             try:
                 if (job := self._dispatcher.next_job()) is None:
                     return
-                self._dispatcher.hand_in(*self._runner.run(job))
+                self._run(job)
                 backoff.reset()
             except Exception:
+                if self._stopping.is_set():
+                    return  # the store is closed
+                if job is not None:
+                    self._dispatcher.note_end(job, 0.0)
                 # Nothing is known that leads here; but a thread that ended unseen would be worse than one that tells.
                 logger.exception("%s goes on after an error of its own", self.name)
                 self._stopping.wait(backoff.next())
+
+    def _run(self, job: Job) -> None:
+        ran, seconds = self._runner.run(job)
+        if ran.outcome is None:
+            self._dispatcher.note_end(job, seconds)
+        else:
+            self._dispatcher.hand_in(ran.outcome, seconds, may_be_saved=ran.may_be_saved)
 
 
 class Crew:
@@ -69,19 +85,22 @@ class Crew:
         health = service.vitals
         self._dead_for = settings.dead_for.total_seconds()
         # While a trip waits for a lock it holds others, whose beats wait for it: it must be over well within dead_for.
-        self._store = service.store.for_workers(lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8))
+        demand = Demand(registry.patterns(), registry.is_atomic, settings)
+        self._store = service.store.for_workers(
+            lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8),
+            atomic_connections=settings.atomic_connections if demand.has_atomic else 0,
+        )
         self._contact = Contact(health.vital("workers"), settings.dead_for)
-        self._lost_claims = LostClaims(health)
+        self._lost_claims = LostClaims(health, self._store, settings.dead_for)
         carrier = Carrier(
             self._store,
-            registry.patterns(),
             settings,
             name=f"{platform.node()}:{os.getpid()}",
             contact=self._contact,
             lost_claims=self._lost_claims,
             health=health,
         )
-        self._dispatcher = Dispatcher(carrier, settings, self._contact)
+        self._dispatcher = Dispatcher(carrier, demand, settings, self._contact)
         self._keeper = Keeper(
             self._dispatcher,
             store=self._store,
@@ -105,9 +124,12 @@ class Crew:
                 )
                 for number in range(num_workers)
             ]
+        atomic_runs = AtomicRuns(
+            self._store, registry, max_rescues=settings.max_rescues, lost_claims=self._lost_claims, health=health
+        )
         beatings: Sequence[Beating] = self._heartbeats or [Unbeaten()] * num_workers
         self._workers = [
-            Worker(f"jobqueue-worker-{number}", self._dispatcher, Runner(service, registry, beating))
+            Worker(f"jobqueue-worker-{number}", self._dispatcher, Runner(service, registry, atomic_runs, beating))
             for number, beating in enumerate(beatings)
         ]
         self._unsubscribe: Callable[[], None] = _nothing
@@ -145,14 +167,13 @@ class Crew:
     def _lose(self, claim: ClaimLost) -> None:
         """Have a claim that was taken away not started, or its run told of it. What is missed here, the beats find."""
         fences = [fence for fence in self._dispatcher.kept_fences() if claim.is_of(fence.job_id, fence.claim_id)]
-        how = "the job was cancelled, reset or deleted"
         for fence in self._dispatcher.drop(fences):
-            self._lost_claims.note(fence, how, level=logging.INFO)
+            self._lost_claims.note_told(fence)
             self._lost_claims.forget(fence)
         for context in self._contexts():
             if claim.is_of(context.job.id, context.job.claim_id):
                 context.lose()
-                self._lost_claims.note(fence_of(context.job), how, level=logging.INFO)
+                self._lost_claims.note_told(fence_of(context.job))
 
     def poll_every(self, interval: timedelta) -> None:
         """Have idle workers look at the queue at least this often."""
@@ -168,48 +189,61 @@ class Crew:
         self._dispatcher.close()
 
     def end(self, deadline: float | None) -> bool:
-        """End all threads; return whether all jobs had ended by *deadline*, and what they led to is saved."""
-        _join(self._workers, deadline)
-        late = self._dispatcher.is_running_jobs
-        if late:
+        """End all threads; return whether all jobs had ended by *deadline*, and what they led to is saved.
+
+        No call of the database is waited for much longer than that: those that are still out are broken off.
+        """
+        in_time = self._dispatcher.wait_for_jobs(_seconds_until(deadline))
+        if not in_time:
             self._let_go_of_running_jobs()
-        # Workers that still live wait for the database, with outcomes in hand.
-        self._dispatcher.abandon()
-        saved = self._dispatcher.wait_until_saved(self._dead_for if deadline is None else _SECONDS_FOR_LATE_JOBS)
+        saved = self._dispatcher.wait_until_saved(self._seconds_to_save(deadline))
         if not saved:
-            logger.error("some outcomes could not be saved: the claims of their jobs fall silent, and they run again")
-        self._end_helpers()
-        return saved and not late
+            logger.error(
+                "the database did not answer in time: what is not saved runs again, elsewhere, when its claim has been "
+                "silent for long enough"
+            )
+        self._dispatcher.abandon()
+        self._end_threads(_SECONDS_TO_JOIN if saved else 0.0)
+        return saved and in_time
+
+    def _seconds_to_save(self, deadline: float | None) -> float:
+        # After dead_for without an answer, others have taken the claims away.
+        seconds = self._dead_for if deadline is None else deadline - time.monotonic()
+        return max(seconds, _SECONDS_TO_SAVE)
 
     def _let_go_of_running_jobs(self) -> None:
         """Tell handlers that nobody waits any longer, and release the jobs of those that do not listen."""
         for context in self._contexts():
             context.interrupt()
-        _join(self._workers, time.monotonic() + _SECONDS_FOR_LATE_JOBS)
+        self._dispatcher.wait_for_jobs(_SECONDS_FOR_LATE_JOBS)
         for context in self._contexts():
+            if not self._dispatcher.release(context.job):
+                continue  # it has just ended
+            context.lose()
             logger.warning(
                 "job %s (%s) is still running: it is released, and may run elsewhere from now on",
                 context.job.id,
                 context.job.type,
                 extra={"job_id": str(context.job.id), "job_type": context.job.type},
             )
-            context.lose()
-            self._dispatcher.release(context.job)
 
     def _contexts(self) -> list[JobContext]:
         return [context for worker in self._workers if (context := worker.context) is not None]
 
-    def _end_helpers(self) -> None:
+    def _end_threads(self, patience: float) -> None:
         self._unsubscribe()
         self._dispatcher.end()
-        helpers = [self._keeper, self._maintenance, *self._heartbeats]
-        for helper in helpers:
-            helper.stop()
-        _join(helpers, time.monotonic() + _SECONDS_FOR_HELPERS)
-        late = [thread.name for thread in (*self._workers, *helpers) if thread.is_alive]
+        threads = [*self._workers, self._keeper, self._maintenance, *self._heartbeats]
+        for thread in threads:
+            thread.stop()
+        hung = [worker for worker in self._workers if worker.context is not None]
+        others = [thread for thread in threads if thread not in hung]
+        _join(others, time.monotonic() + patience)
+        self._store.close()
+        _join(others, time.monotonic() + _SECONDS_TO_JOIN)
+        late = [thread.name for thread in threads if thread.is_alive]
         if late:
             logger.warning("threads that have not ended: %s", ", ".join(late))
-        self._store.close()
         logger.info("stopped %d worker threads", len(self._workers))
 
 

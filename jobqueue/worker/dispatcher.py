@@ -25,14 +25,13 @@ from jobqueue.settings import WorkerSettings
 from jobqueue.threads import Backoff
 from jobqueue.worker.carrier import Arrival, Carrier, HandedIn
 from jobqueue.worker.contact import Contact
+from jobqueue.worker.demand import Demand
 
 logger = logging.getLogger(__name__)
 
 MAX_TRIPS: Final = 2
 """How many trips may be on their way at the same time; each has a connection to itself."""
 
-_SECONDS_OF_WORK_AHEAD: Final = 0.020
-_SMOOTHING: Final = 0.1
 _SHORTEST_WAIT: Final = 0.001
 
 
@@ -47,8 +46,9 @@ class _Held:
 class Dispatcher:
     """Gives jobs to workers and takes their outcomes, over the trips that they make."""
 
-    def __init__(self, carrier: Carrier, settings: WorkerSettings, contact: Contact) -> None:
+    def __init__(self, carrier: Carrier, demand: Demand, settings: WorkerSettings, contact: Contact) -> None:
         self._carrier = carrier
+        self._demand = demand
         self._batch_size = settings.batch_size
         self._poll_seconds = settings.poll_interval.total_seconds()
         self._contact = contact
@@ -73,26 +73,33 @@ class Dispatcher:
         self._look_at = 0.0  # when to look without a reason
         self._alarms: list[float] = []  # when those who wait will wake by themselves
         self._retry_at = 0.0  # when to travel again after the database did not answer
-        self._mean_seconds: float | None = None  # how long jobs take
         self._closing = False
         self._abandoned = False
         self._ended = False
 
     # --- for workers
 
-    def hand_in(self, outcome: Outcome, seconds: float) -> None:
-        """Take the outcome of a job that ran for *seconds*; one of the next trips saves it."""
+    def hand_in(self, outcome: Outcome, seconds: float, *, may_be_saved: Outcome | None = None) -> None:
+        """Take the outcome of a job that ran for *seconds*; one of the next trips saves it, if it is not saved yet."""
         with self._lock:
-            self._running.discard(outcome.fence.job_id)
-            if self._closing:
-                self._changed.notify_all()
+            self._come_back(outcome.fence.job_id, seconds)
             if self._ended:
                 logger.warning("job %s ended after its pool did: its outcome is dropped", outcome.fence.job_id)
                 return
-            self._handed_in.append(HandedIn(outcome, time.monotonic()))
-            mean = self._mean_seconds
-            self._mean_seconds = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
+            self._handed_in.append(HandedIn(outcome, time.monotonic(), [may_be_saved] if may_be_saved else []))
         self.call_keeper()
+
+    def note_end(self, job: Job, seconds: float) -> None:
+        """Note that a job has run for *seconds*, and nothing is left to be saved."""
+        with self._lock:
+            self._come_back(job.id, seconds)
+
+    def _come_back(self, job_id: UUID, seconds: float) -> None:
+        self._running.discard(job_id)
+        self._rings += self._demand.give_back(job_id)
+        self._demand.note_duration(seconds)
+        if self._closing:
+            self._changed.notify_all()
 
     def next_job(self) -> Job | None:
         """Wait for a job to run; None means that the worker is to end."""
@@ -128,7 +135,7 @@ class Dispatcher:
         return not self._may_start_job() or len(self._handed_in) * 2 >= self._batch_size
 
     def _refill_is_due(self) -> bool:
-        ahead = self._ahead()
+        ahead = self._demand.ahead()
         return ahead > 0 and len(self._held) * 2 <= ahead and self._look_is_due()
 
     def _look_is_due(self) -> bool:
@@ -137,8 +144,9 @@ class Dispatcher:
         return self._rings > self._rings_heeded or time.monotonic() >= self._look_at
 
     def _may_start_job(self) -> bool:
-        # When nobody has heard of us for dead_for, what is held may be somebody else's: the next beat will tell.
-        return bool(self._held) and not self._closing and not self._contact.is_dead
+        # When nobody has heard of us, or of a claim, for dead_for, somebody else may have it: the next beat will tell.
+        may_start = bool(self._held) and not self._closing and not self._contact.is_dead
+        return may_start and self._carrier.stands(self._held[0].job)
 
     def _pass_duty_on(self) -> None:
         """Wake a waiting worker for what there is to do besides the job that this one is about to start.
@@ -155,15 +163,10 @@ class Dispatcher:
         """When there is, or was, something to do that needs a trip."""
         return max(0.0 if self._handed_in or self._rings > self._rings_heeded else self._look_at, self._retry_at)
 
-    def _ahead(self) -> int:
-        """How many jobs to hold besides those for idle workers: about 20 ms of work, so none while jobs are long."""
-        if self._batch_size == 1 or self._mean_seconds is None:
-            return 0
-        return min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / max(self._mean_seconds, 1e-6)))
-
     def _limit(self) -> int:
         """How many jobs a trip that starts now may bring."""
-        return 0 if self._closing else max(0, self._idle + self._ahead() - len(self._held) - self._asked)
+        wanted = 0 if self._closing else self._idle + self._demand.ahead() - len(self._held) - self._asked
+        return self._demand.limit(max(0, wanted))
 
     def _wait(self) -> None:
         """Wait until somebody rings, or until there will be something to do. Called with the lock."""
@@ -189,14 +192,16 @@ class Dispatcher:
         self._on_trips.append(carried)
         self._trips += 1
         self._asked += limit
+        request = self._demand.ask(limit)
         self._lock.release()
         arrival = Arrival(unsent=carried)
         try:
-            arrival = self._carrier.travel(carried, limit)
+            arrival = self._carrier.travel(carried, request)
         finally:
             self._lock.acquire()
             self._trips -= 1
             self._asked -= limit
+            self._demand.receive(request, arrival.trip.claimed if arrival.trip else ())
             self._on_trips = [trip for trip in self._on_trips if trip is not carried]
             self._arrive(arrival, limit, rings, carried)
             # One of the jobs is for the traveller itself, unless it has to leave again.
@@ -284,6 +289,8 @@ class Dispatcher:
         with self._lock:
             dropped = [fence for held in self._held if (fence := fence_of(held.job)) in lost]
             self._held = deque(held for held in self._held if fence_of(held.job) not in lost)
+            for fence in dropped:
+                self._rings += self._demand.give_back(fence.job_id)
             return dropped
 
     def hand_back(self, longer_than: float) -> int:
@@ -297,7 +304,9 @@ class Dispatcher:
             return len(late)
 
     def _hand_in_released(self, unstarted: Iterable[_Held]) -> None:
-        self._handed_in += [HandedIn(Outcome.released(held.job), held.since) for held in unstarted]
+        for held in unstarted:
+            self._rings += self._demand.give_back(held.job.id)
+            self._handed_in.append(HandedIn(Outcome.released(held.job), held.since))
 
     def carry_overdue(self, longer_than: float) -> None:
         """Make a trip, if something was handed in *longer_than* seconds ago and no worker has taken it."""
@@ -366,11 +375,10 @@ class Dispatcher:
         with self._lock:
             self._ended = True
 
-    @property
-    def is_running_jobs(self) -> bool:
-        """Whether a worker has a job that has not come back."""
+    def wait_for_jobs(self, timeout: float | None) -> bool:
+        """Wait up to *timeout* seconds until all jobs have come back; return whether they have."""
         with self._lock:
-            return bool(self._running)
+            return self._changed.wait_for(lambda: not self._running, timeout)
 
     def wait_until_saved(self, timeout: float | None) -> bool:
         """Wait up to *timeout* seconds until all jobs have come back, and their outcomes have reached the database."""
@@ -381,9 +389,12 @@ class Dispatcher:
     def _is_saved(self) -> bool:
         return not (self._running or self._handed_in or self._on_trips or self._locked_out)
 
-    def release(self, job: Job) -> None:
-        """Give back a job whose handler does not end; what it may still lead to is refused by the fence."""
+    def release(self, job: Job) -> bool:
+        """Give back a job whose handler does not end; return whether it had not. The fence refuses what it leads to."""
         with self._lock:
-            self._running.discard(job.id)
-            self._hand_in_released([_Held(job, time.monotonic())])
+            is_running = job.id in self._running
+            if is_running:
+                self._running.discard(job.id)
+                self._hand_in_released([_Held(job, time.monotonic())])
         self.call_keeper()
+        return is_running

@@ -45,8 +45,7 @@ class Heartbeat(StoppableThread):
         lost_claims: LostClaims,
     ) -> None:
         super().__init__(name)
-        self._interval = interval.total_seconds()
-        self._look_every = self._interval / 2
+        self._look_every = interval.total_seconds() / 2
         self._dead_for = dead_for.total_seconds()
         self._store = store
         self._contact = contact
@@ -58,10 +57,10 @@ class Heartbeat(StoppableThread):
     @contextmanager
     def beating_for(self, fence: Fence, context: JobContext) -> Generator[None]:
         """Beat for a claim within the block; tell *context* when it is lost."""
-        now = time.monotonic()
-        # Somebody else may have beaten for it last, an interval ago at most.
-        context.keep_until(now - self._interval + self._dead_for)
-        self._run = _Run(fence, context, now)
+        # Somebody else has claimed it, or beaten for it last.
+        alive_at = self._lost_claims.alive_at(fence)
+        context.keep_until(alive_at + self._dead_for)
+        self._run = _Run(fence, context, alive_at)
         try:
             yield
         finally:
@@ -98,6 +97,7 @@ class Heartbeat(StoppableThread):
         except BackendError:
             return  # if this goes on, the context runs out by itself, as it does while an answer is awaited
         if run.fence.job_id in owned:
+            self._lost_claims.beaten([run.fence], asked_at)
             run.beaten_at = asked_at
             run.context.keep_until(asked_at + self._dead_for)
         elif self._run is run:

@@ -16,6 +16,7 @@ _TICK: Final = 0.1
 _TICKS_UNTIL_REST: Final = 10
 _OVERDUE: Final = 0.1
 _HELD_TOO_LONG: Final = 1.0
+_PAUSE_AFTER_ERROR: Final = 1.0
 
 
 class Keeper(StoppableThread):
@@ -39,8 +40,8 @@ class Keeper(StoppableThread):
         self._interval = None if interval is None else interval.total_seconds()
         self._contact = contact
         self._lost_claims = lost_claims
-        self._beaten_at: dict[Fence, float] = {}
         self._idle_ticks = 0
+        self._beat_again_at = 0.0
 
     def stop(self) -> None:
         """Ask the thread to end."""
@@ -68,17 +69,16 @@ class Keeper(StoppableThread):
 
     def _beat(self, fences: list[Fence], interval: float) -> None:
         now = time.monotonic()
-        # A claim that is seen here for the first time was beaten for by its heartbeat thread, or made, just now.
-        self._beaten_at = {fence: self._beaten_at.get(fence, now) for fence in fences}
-        due = [fence for fence, beaten_at in self._beaten_at.items() if now - beaten_at >= interval / 2]
-        if not due:
+        due = [fence for fence in fences if now - self._lost_claims.alive_at(fence) >= interval / 2]
+        if not due or now < self._beat_again_at:
             return
         try:
             with self._contact.watched():
                 owned = self._store.touch_jobs(due)
         except BackendError:
+            self._beat_again_at = now + min(interval / 2, _PAUSE_AFTER_ERROR)
             return
-        self._beaten_at.update(dict.fromkeys(due, now))
+        self._lost_claims.beaten([fence for fence in due if fence.job_id in owned], now)
         lost = [fence for fence in due if fence.job_id not in owned]
         for fence in self._dispatcher.drop(lost):
             self._lost_claims.note(fence, "its row no longer shows this claim, and it had not been started")

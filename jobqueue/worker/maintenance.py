@@ -3,17 +3,18 @@
 import logging
 import random
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from jobqueue.errors import BackendError, UnavailableError
-from jobqueue.health import Health
+from jobqueue.health import Health, Vital
 from jobqueue.outcomes import Rescue
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import WorkerStore
 from jobqueue.threads import StoppableThread
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.dispatcher import Dispatcher
+from jobqueue.worker.silence import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -39,37 +40,50 @@ class Maintenance(StoppableThread):
         self._settings = settings
         self._contact = contact
         self._dispatcher = dispatcher
-        self._health = health
+        self._reaper = health.vital("reaper")
+        self._sweeper = health.vital("sweeper of bundles")
+        self._silence = Silence(settings.dead_for)
         self._interval = min(settings.dead_for / 4, _LONGEST_INTERVAL).total_seconds()
 
     def run(self) -> None:
         """Maintain until stopped."""
-        while not self._stopping.wait(self._interval * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads processes
+        # The first look at the clock comes soon: it begins the time for which silence has to be listened to.
+        pause = self._interval * random.uniform(0, 0.2)  # noqa: S311 - spreads processes
+        while not self._stopping.wait(pause):
             self._attempt(self.tick)
+            pause = self._interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads processes
 
     def tick(self) -> None:
         """Do all that is to be done, once, on a lane of its own: it may take long, and must not silence the beats."""
         with self._dispatcher.lane():
-            # Who was cut off cannot tell whether the others were silent, or it was deaf.
-            if self._contact.is_steady:
-                self._try(self._reap)
-            self._try(self._delete_bundles)
+            self._try(self._reap, self._reaper)
+            self._try(self._delete_bundles, self._sweeper)
 
-    def _try(self, task: Callable[[], object]) -> None:
+    def _try(self, task: Callable[[], object], vital: Vital) -> None:
         try:
             with self._contact.watched():
                 task()
         except UnavailableError as error:
             logger.debug("maintenance has to wait: %s", error)
         except BackendError as error:
-            logger.error("maintenance fails: %s", error)  # noqa: TRY400 - the message says it
-            self._health.tell_of(error)
+            if vital.failed(error):
+                logger.error("the %s fails, and is tried again: %s", vital.name, error)  # noqa: TRY400 - it says it all
+        else:
+            if vital.succeeded():
+                logger.warning("the %s succeeds again", vital.name)
 
     def _delete_bundles(self) -> None:
         self._store.delete_succeeded_bundles(_BUNDLES_KEPT_FOR)
 
     def _reap(self) -> None:
-        self._report(self._store.reap_jobs(self._settings.dead_for, self._settings.max_rescues))
+        rescues = self._store.reap_jobs(
+            self._settings.dead_for, self._settings.max_rescues, if_counts=self._silence_counts
+        )
+        self._report(rescues)
+
+    def _silence_counts(self, now: datetime) -> bool:
+        # Who was cut off cannot tell whether the others were silent, or it was deaf.
+        return self._silence.counts_at(now) and self._contact.is_steady
 
     def _report(self, rescues: list[Rescue]) -> None:
         for rescue in rescues:

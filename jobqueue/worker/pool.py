@@ -4,10 +4,13 @@ import atexit
 import os
 import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
+from jobqueue.errors import ClosedError
 from jobqueue.registry import Registry, default_registry
 from jobqueue.service import Service
 from jobqueue.threads import Timeout, seconds_of
@@ -19,7 +22,9 @@ _SECONDS_AT_EXIT: Final = 5.0
 class WorkerPool:
     """Worker threads for the jobs of a service whose types are registered; in a ``with`` block it runs to its end.
 
-    A pool runs once. Its settings are the service's. Handlers cannot be registered while it runs.
+    A pool runs once. Its settings are the service's. Handlers cannot be registered while it runs. When the interpreter
+    exits, pools that still run are finished, for at most 5 seconds. In a forked child, which has none of its threads,
+    a pool has nothing to stop or to finish, and cannot be started.
 
     Raises:
         ValueError: *threads* is less than 1.
@@ -34,33 +39,60 @@ class WorkerPool:
         self._process = os.getpid()
         self._crew: Crew | None = None
         self._stopped = False
-        self._ending = threading.Lock()
-        self._ender: int | None = None
+        self._changing = threading.Lock()
+        self._callers = set[int]()
         self._has_ended: bool | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether the pool was started, and not stopped since."""
-        return self._crew is not None and not self._stopped and self._process == os.getpid()
+        return self._crew is not None and not self._stopped and not self._is_inherited
+
+    @property
+    def _is_inherited(self) -> bool:
+        """Whether this process was forked from the one that made the pool."""
+        return self._process != os.getpid()
+
+    @contextmanager
+    def _calling(self) -> Generator[None]:
+        """Note that this thread changes the pool: a signal handler that interrupts it cannot wait for that."""
+        me = threading.get_ident()
+        self._callers.add(me)
+        try:
+            yield
+        finally:
+            self._callers.discard(me)
+
+    @property
+    def _interrupts_a_call(self) -> bool:
+        return threading.get_ident() in self._callers
 
     def start(self) -> None:
         """Start the threads.
 
         Raises:
             RuntimeError: the pool was started before.
-            ClosedError: the service is closed.
+            ClosedError: the service is closed, or the pool belongs to a process from which this one was forked.
         """
-        if self._crew is not None:
-            raise RuntimeError("a worker pool can be started only once: make a new one")
-        self._service.attach(self)
-        self._registry.freeze()
-        try:
-            self._crew = Crew(self._service, self._registry, self._threads)
-            self._crew.start()
-        except BaseException:
-            self._give_up_start()
-            raise
-        atexit.register(self._finish_at_exit)
+        if self._is_inherited:
+            raise ClosedError(
+                f"this worker pool belongs to process {self._process}, from which this one ({os.getpid()}) was "
+                "forked: threads do not survive a fork, so connect after it, and start a pool on that service"
+            )
+        with self._calling(), self._changing:
+            if self._crew is not None:
+                raise RuntimeError("a worker pool can be started only once: make a new one")
+            self._service.attach(self)
+            self._registry.freeze()
+            try:
+                self._crew = Crew(self._service, self._registry, self._threads)
+                self._crew.start()
+                if self._stopped:
+                    self._crew.stop()
+            except BaseException:
+                self._give_up_start()
+                raise
+            _finish_at_exit_too(self)
 
     def _give_up_start(self) -> None:
         if self._crew is not None:
@@ -75,53 +107,63 @@ class WorkerPool:
 
         It holds while the pool runs; before ``start`` it does nothing.
         """
-        if self._crew is not None:
+        if self._crew is not None and not self._is_inherited:
             self._crew.poll_every(interval)
 
     def stop(self) -> None:
         """Claim no more jobs; running ones go on. Returns at once, and is safe twice and before ``start``."""
-        if self._crew is not None:
+        if self._is_inherited:
+            return
+        if self._interrupts_a_call:
+            self._stopped = True  # the call sees to the rest
+        elif self._crew is not None:
             self._stopped = True
-            self._crew.stop()
+            with self._calling():
+                self._crew.stop()
 
     def finish(self, timeout: Timeout = None) -> bool:
         """Stop, wait for running jobs and save what they led to; return whether all of that was done.
 
         When *timeout* (seconds, or a timedelta; None: however long jobs take) has passed, handlers are told so by
         their contexts; the jobs of those that still do not end are released, for another process to take at once, and
-        are named in the log. Safe twice, and from several threads.
+        are named in the log. That takes two seconds more, and one or two when the database does not answer. Safe
+        twice, and from several threads.
+
+        A signal handler had better set a flag for the main thread to finish the pool. If it calls this itself, it
+        should give a *timeout*: what it interrupts may hold a lock that a job waits for, such as that of a logger. When
+        it interrupts another call of the pool, this returns False at once.
 
         Raises:
             RuntimeError: a handler calls this, on the pool that runs it.
         """
-        if self._crew is None or self._process != os.getpid():
+        if self._is_inherited:
             return True
-        if self._crew.includes_current_thread:
-            raise RuntimeError("a handler cannot wait for its own pool to finish: call stop() instead")
         seconds = seconds_of(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
+        crew = self._crew
+        if crew is not None and crew.includes_current_thread:
+            raise RuntimeError("a handler cannot wait for its own pool to finish: call stop() instead")
         self.stop()
-        # A signal handler may call this while its thread is in here already: it cannot wait for itself.
-        if self._ender == threading.get_ident() or not self._ending.acquire(timeout=_bounded(seconds)):
+        if self._interrupts_a_call:
             return False
-        self._ender = threading.get_ident()
-        try:
-            if self._has_ended is None:
-                self._has_ended = self._end(self._crew, deadline)
-            return self._has_ended
-        finally:
-            self._ender = None
-            self._ending.release()
+        if crew is None:
+            return True
+        with self._calling():
+            if not self._changing.acquire(timeout=_bounded(seconds)):
+                return False
+            try:
+                if self._has_ended is None:
+                    self._has_ended = self._end(crew, deadline)
+                return self._has_ended
+            finally:
+                self._changing.release()
 
     def _end(self, crew: Crew, deadline: float | None) -> bool:
         ended = crew.end(deadline)
-        atexit.unregister(self._finish_at_exit)
+        _running.discard(self)
         self._registry.thaw()
         self._service.detach(self)
         return ended
-
-    def _finish_at_exit(self) -> None:
-        self.finish(_SECONDS_AT_EXIT)
 
     def __enter__(self) -> Self:
         if not self.is_running:
@@ -137,3 +179,22 @@ class WorkerPool:
 def _bounded(seconds: float | None) -> float:
     """Return a timeout that a lock accepts; -1 is none."""
     return -1 if seconds is None else max(0.0, seconds)
+
+
+_running: Final = set[WorkerPool]()
+
+
+def _finish_at_exit_too(pool: WorkerPool) -> None:
+    """Have *pool* finished with the others, before anything is undone that was there when it was started."""
+    _running.add(pool)
+    atexit.unregister(_finish_at_exit)
+    atexit.register(_finish_at_exit)
+
+
+def _finish_at_exit() -> None:
+    deadline = time.monotonic() + _SECONDS_AT_EXIT
+    pools = list(_running)
+    for pool in pools:
+        pool.stop()
+    for pool in pools:
+        pool.finish(max(0.0, deadline - time.monotonic()))

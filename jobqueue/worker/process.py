@@ -1,5 +1,7 @@
 """The worker threads of this process: one pool over the current service and the default registry."""
 
+import os
+import sys
 import threading
 from datetime import timedelta
 
@@ -86,3 +88,13 @@ def finish_threads(timeout: Timeout = None) -> bool:
 def _forget_polling() -> None:
     global _poll_interval  # noqa: PLW0603 - as above
     _poll_interval = None
+
+
+def _begin_anew() -> None:
+    """Forget, in a forked child, the threads of its parent, and a lock that one of them may hold for ever."""
+    global _lock, _pool, _poll_interval
+    _lock, _pool, _poll_interval = threading.Lock(), None, None
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol
 
 from jobqueue.execution import execute
@@ -12,6 +13,7 @@ from jobqueue.models import Job
 from jobqueue.outcomes import Fence, Outcome, RunError, fence_of
 from jobqueue.registry import Registry
 from jobqueue.service import Service
+from jobqueue.worker.atomic import AtomicRuns, Ran
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +37,10 @@ class Unbeaten:
 class Runner:
     """Runs the jobs of one worker thread, one after the other."""
 
-    def __init__(self, service: Service, registry: Registry, beating: Beating) -> None:
+    def __init__(self, service: Service, registry: Registry, atomic_runs: AtomicRuns, beating: Beating) -> None:
         self._service = service
         self._registry = registry
+        self._atomic_runs = atomic_runs
         self._beating = beating
         self._context: JobContext | None = None
 
@@ -46,8 +49,8 @@ class Runner:
         """The run that goes on at this moment, for other threads to look at."""
         return self._context
 
-    def run(self, job: Job) -> tuple[Outcome, float]:
-        """Run *job*; return what it led to, and how many seconds that took."""
+    def run(self, job: Job) -> tuple[Ran, float]:
+        """Run *job*; return how that ended, and how many seconds it took."""
         handler = self._registry.find(job.type)
         usual = self._service.settings.job_timeout
         timeout = usual if handler is None else handler.timeout_or(usual)
@@ -55,16 +58,22 @@ class Runner:
         began = time.monotonic()
         self._context = context
         try:
-            with self._beating.beating_for(fence_of(job), context):
-                outcome = self._outcome_of(job, context, handler)
+            with ExitStack() as beating:
+                beating.enter_context(self._beating.beating_for(fence_of(job), context))
+                ran = self._ran(job, context, handler, beating.close)
         finally:
             self._context = None
-        return outcome, time.monotonic() - began
+        return ran, time.monotonic() - began
 
-    def _outcome_of(self, job: Job, context: JobContext, handler: Handler[..., Any] | None) -> Outcome:
+    def _ran(
+        self, job: Job, context: JobContext, handler: Handler[..., Any] | None, stop_beating: Callable[[], None]
+    ) -> Ran:
         try:
-            return execute(job, context, handler, self._registry.schedule_retry_of(job.type))
+            if handler is not None and handler.atomic:
+                return self._atomic_runs.run(job, context, handler, stop_beating)
+            return Ran(execute(job, context, handler, self._registry.schedule_retry_of(job.type)))
         except BaseException as error:  # an error so broken that not even its message can be read
             kind = type(error).__qualname__
             logger.exception("job %s failed, and telling how did, too", job.id)
-            return Outcome.failed(job, RunError(message=f"the run failed, and telling how did, too: {kind}", type=kind))
+            why = RunError(message=f"the run failed, and telling how did, too: {kind}", type=kind)
+            return Ran(Outcome.failed(job, why))

@@ -73,7 +73,7 @@ class Saving:
             extra={"job_id": str(outcome.fence.job_id)},
         )
         try:
-            self.saved |= self.store.save_outcomes([_failure(outcome, refusal)])
+            self.saved |= self.store.save_outcomes([failure_of(outcome, refusal)])
             self.heard_of.append(outcome)
         except LockTimeoutError:
             self.locked.append(outcome)
@@ -82,7 +82,8 @@ class Saving:
             logger.exception("job %s cannot even be failed; it is left to be rescued", outcome.fence.job_id)
 
 
-def _failure(outcome: Outcome, refusal: RefusedError) -> Outcome:
+def failure_of(outcome: Outcome, refusal: RefusedError) -> Outcome:
+    """Return, for an outcome that the database refused, the failure that says so, in words that any accepts."""
     reason = str(refusal).encode("ascii", "replace").decode().replace("\0", "?")
     error = RunError(message=f"the result could not be stored: {reason}"[:1000], type="RefusedError")
     return attrs.evolve(outcome, kind=OutcomeKind.FAILED, result_json=None, delay=None, start_at=None, error=error)

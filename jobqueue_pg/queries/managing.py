@@ -202,7 +202,11 @@ with target as materialized (select {_TARGET_COLUMNS} from {{schema}}.job j orde
 delete from {{schema}}.job j
 where j.id = any(array(select id from target)) and (select count(*) from told) >= 0
 """
+# With the jobs that were added by a completion which the deletion of all jobs had to wait for, and so could not see.
 DELETE_ALL_BUNDLES: Final = """
-with target as materialized (select b.id from {schema}.job_bundle b order by b.id for update)
+with target as materialized (select b.id from {schema}.job_bundle b order by b.id for update),
+completion as (
+  delete from {schema}.job j where j.completes_bundle_id = any(array(select id from target))
+)
 delete from {schema}.job_bundle b where b.id = any(array(select id from target))
 """

@@ -48,7 +48,7 @@ saved as (
     stopped_at = case when o.stops then {NOW} end,
     cancelled_at = case when o.kind = 'discarded' then {NOW} end,
     start_at = case
-      when o.delay is not null then {NOW} + make_interval(secs => o.delay)
+      when o.delay is not null then {NOW} + pg_catalog.make_interval(secs => o.delay)
       when o.start_at is not null then o.start_at
       else j.start_at
     end,
@@ -60,21 +60,22 @@ saved as (
       else
         case when jsonb_array_length(j.attempt_errors) >= 20 then j.attempt_errors - 0
           else coalesce(j.attempt_errors, '[]') end
-        || (jsonb_build_object('at', {NOW}, 'run', j.run_count + 1) || o.attempt)
+        || (pg_catalog.jsonb_build_object('at', {NOW}, 'run', j.run_count + 1) || o.attempt)
     end,
     current_retry_count = case
       when o.kind = 'retry' then j.current_retry_count + 1
       when o.kind in ('failed', 'discarded') then greatest(j.current_retry_count, j.max_retry_count)
       else j.current_retry_count
     end,
-    run_count = case when o.kind = 'released' then j.run_count else j.run_count + 1 end,
+    run_count = case when o.kind in ('released', 'rescued') then j.run_count else j.run_count + 1 end,
+    rescue_count = case when o.kind = 'rescued' then j.rescue_count + 1 else j.rescue_count end,
     updated_at = {NOW}
   from owned o
   where j.id = o.id
   returning j.id, j.bundle_id, o.stops,
     -- A retry does not stop the job, so no trigger tells of it.
     case when o.kind = 'retry' and current_setting('jobqueue.notify', true) is distinct from 'off' then
-      pg_notify(%(job_stopped)s, json_build_object(
+      pg_catalog.pg_notify(%(job_stopped)s, pg_catalog.json_build_object(
         'id', j.id, 'type', left(j."type", 100), 'origin', left(j.origin, 100), 'willRetry', true)::text)::text
     end as told
 ),
@@ -185,6 +186,13 @@ where (select count(*) from picked) < %(limit)s
 # As many as JOB_COLUMNS, but for the id.
 _NO_JOB: Final = "null, " * 23 + "null"
 
+# For the transaction of an atomic handler, before its outcome is saved. Whoever has locked the bundle's row is waited
+# for: meanwhile the job's row is locked, so that nobody can take the claim away.
+PREPARE_TO_COMPLETE: Final = """
+select current_setting('transaction_isolation')
+from set_config('lock_timeout', '0', true) waiting, set_config('statement_timeout', '0', true) running
+"""
+
 SAVE_OUTCOMES: Final = f"with {_SAVING} select id from saved"
 
 # Rows are ('saved', null, id), ('next', seconds) or ('claimed', null, job...). The order of the branches is the order
@@ -245,7 +253,7 @@ select id from owned
 # --- maintaining ------------------------------------------------------------------------------------------------------
 
 # No index leads to running jobs, since it would have to be changed by every finish: the reaper reads all.
-ALLOW_WHOLE_TABLE: Final = "set local enable_seqscan = on"
+PREPARE_TO_REAP: Final = f"select {NOW} from pg_catalog.set_config('enable_seqscan', 'on', true)"
 
 _COUNT_SPENT: Final = move_counters("""
   select bundle_id, 0 as jobs, count(*)::int as stopped from reaped where spent and bundle_id is not null group by 1

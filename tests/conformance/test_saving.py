@@ -128,6 +128,16 @@ def test_an_interruption_costs_nothing(backend: Backend) -> None:
     assert (read.current_retry_count, read.run_count, read.state) == (0, 0, State.AVAILABLE)
 
 
+def test_a_rescued_job_is_given_back_and_counted(backend: Backend) -> None:
+    """A run that was cut off counts as a rescue; it has used up no retry, and counts no run."""
+    (job,) = backend.add(make_job(max_retry_count=1))
+    for _ in range(3):
+        backend.save(Outcome.rescued(backend.claim_one()))
+    read = backend.read(job)
+    assert (read.rescue_count, read.current_retry_count, read.run_count) == (3, 0, 0)
+    assert (read.state, read.started_at, read.claim_id, read.error_msg) == (State.AVAILABLE, None, None, None)
+
+
 def test_result_of_none(backend: Backend) -> None:
     """A run without a result leaves none: no JSON null either."""
     backend.add(make_job())

@@ -15,11 +15,12 @@ from jobqueue import Registry, WorkerPool
 from jobqueue.events import JobAvailable
 from jobqueue.health import Health
 from jobqueue_pg.notifier import PostgresNotifier
+from tests.fixtures.thorough import THOROUGH
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import connections_of
 
-TIMES = 500
-SERVICES = 1000
+TIMES = 500 if THOROUGH else 100
+SERVICES = 1000 if THOROUGH else 200
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def use(service):
 
 
 def test_worker_pools(warm_service, connection):
-    """Workers, heartbeats, the keeper and maintenance come and go 500 times, and each time a job is done."""
+    """Workers, heartbeats, the keeper and maintenance come and go many times, and each time a job is done."""
     registry = Registry()
     done = threading.Semaphore(0)
 
@@ -89,7 +90,7 @@ def test_worker_pools(warm_service, connection):
 
 
 def test_listeners(warm_service, connection):
-    """Listeners come and go 500 times, and a service that had some can be closed."""
+    """Listeners come and go many times, and a service that had some can be closed."""
     with nothing_left(connection):
         for _ in range(TIMES):
             warm_service.add_job_stopped_listener(hear)
@@ -97,7 +98,7 @@ def test_listeners(warm_service, connection):
 
 
 def test_waiting(warm_service, connection):
-    """Somebody waits 500 times, and is late each time."""
+    """Somebody waits many times, and is late each time."""
     job = warm_service.enqueue("t", 1, delay=timedelta(hours=1))
     with nothing_left(connection):
         for _ in range(TIMES):
@@ -106,7 +107,7 @@ def test_waiting(warm_service, connection):
 
 
 def test_the_listener_thread(migrated, connection):
-    """The thread that listens to PostgreSQL starts and stops 500 times, right after its start, too."""
+    """The thread that listens to PostgreSQL starts and stops many times, right after its start, too."""
     with nothing_left(connection):
         for number in range(TIMES):
             connected = threading.Event()
@@ -118,7 +119,7 @@ def test_the_listener_thread(migrated, connection):
 
 
 def test_services(url, connection):
-    """A thousand services are opened and closed, a tenth of them with a listener, a wait and a claim in between."""
+    """Hundreds of services are opened and closed, a tenth of them with a listener, a wait and a claim in between."""
     with nothing_left(connection):
         for number in range(SERVICES):
             with connect(url) as service:

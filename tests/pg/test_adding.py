@@ -160,7 +160,7 @@ def test_cursor_as_connection(service: QueueService, caller: Connection) -> None
         {"prepare_threshold": None},
         {"prepare_threshold": 0},
     ],
-    ids=str,
+    ids=["rows are dicts", "client cursors", "raw cursors", "never prepares", "prepares always"],
 )
 def test_connections_of_every_make(service: QueueService, queue: str, options: dict[str, Any]) -> None:
     """Whatever cursors and rows the caller's connection makes, jobs are added over it."""
@@ -230,7 +230,7 @@ def test_closed_connection(service: QueueService, caller: Connection) -> None:
         (("t", float("nan")), PayloadError),
         (("t", "\0"), PayloadError),
         (("t", "\ud800"), PayloadError),
-        (("t", object()), PayloadError),
+        (("t", object), PayloadError),
         (("t", "x" * 1024 * 1024), PayloadError),
     ],
     ids=lambda value: f"{value!r:.30}",

@@ -20,6 +20,7 @@ from jobqueue import (
     State,
     UnavailableError,
 )
+from tests.fixtures.fault_proxy import FaultProxy
 from tests.fixtures.stores import fetch_all
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import Workers, connections_of, wait_for_end
@@ -28,6 +29,7 @@ BEAT = timedelta(seconds=0.1)
 DEAD_FOR = timedelta(seconds=0.8)
 FAST = {"heartbeat_interval": BEAT, "dead_for": DEAD_FOR}
 NAME = "by hand"
+LOCKED_OUT = "select 1 from pg_stat_activity where application_name = %s and wait_event_type = 'Lock'"
 BY_NAME = "select pid from pg_stat_activity where application_name = %s"
 RUNNING = "select count(*) from worker.job where started_at is not null and stopped_at is null"
 
@@ -36,6 +38,23 @@ RUNNING = "select count(*) from worker.job where started_at is not null and stop
 def watching(workers):
     """A service that only looks on."""
     return workers.service(application_name="watching", poll_only=True)
+
+
+@pytest.fixture
+def proxy(queue):
+    """The network between a service and the server."""
+    place = psycopg.conninfo.conninfo_to_dict(queue)
+    with FaultProxy(str(place["host"]), int(place["port"])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def routed(queue, proxy):
+    """Services beyond that network."""
+    made = Workers(proxy.route(queue))
+    yield made
+    proxy.heal()
+    made.end()
 
 
 @pytest.fixture
@@ -150,37 +169,47 @@ def test_locked_rows_do_not_silence_the_others(workers, reaper, db, other_db):
 # --- surviving the database
 
 
-@pytest.mark.parametrize("end", ["finish", "fail", "release"])
-def test_a_database_that_goes_away(workers, watching, db, end):
-    """Whoever cannot reach the database is told so, and may try again: the claim goes on."""
+ENDINGS = {
+    "finish": (lambda claim: claim.finish(7), State.SUCCEEDED),
+    "fail": (lambda claim: claim.fail("no luck"), State.FAILED),
+    "release": (lambda claim: claim.release(), State.AVAILABLE),
+}
+
+
+@pytest.mark.parametrize(("end", "state"), ENDINGS.values(), ids=ENDINGS)
+def test_a_database_that_goes_away(workers, watching, db, other_db, end, state):
+    """Whoever loses the database while it is to save an end is told so, and may try again: the claim goes on."""
     service = workers.service(application_name=NAME, poll_only=True)
     (claim,) = claims_of(service)
-    cut(db)
-    arguments = ["no luck"] if end == "fail" else []
-    with pytest.raises(UnavailableError):
-        getattr(claim, end)(*arguments)
+    with other_db.transaction(), ThreadPoolExecutor(1) as thread:
+        other_db.execute("select from worker.job for update")
+        ending = thread.submit(end, claim)
+        wait_until(lambda: fetch_all(db, LOCKED_OUT, NAME))
+        cut(db)
+        with pytest.raises(UnavailableError):
+            ending.result(10)
     assert not claim.has_ended
     assert watching.get_job(claim.job.id).state is State.RUNNING
-    getattr(claim, end)(*arguments)
-    wanted = {"finish": State.SUCCEEDED, "fail": State.FAILED, "release": State.AVAILABLE}
-    assert watching.get_job(claim.job.id).state is wanted[end]
+    end(claim)
+    assert watching.get_job(claim.job.id).state is state
 
 
-def test_beats_survive_their_connection(workers, watching, reaper, db, caplog):
-    """Beats that cannot get through are told of once, and go on."""
+def test_beats_survive_their_connection(workers, routed, proxy, watching, reaper, caplog):
+    """Beats that get no answer are told of once, and go on: the claim outlives what nobody beats for."""
     caplog.set_level("INFO")
-    service = workers.service(application_name=NAME, poll_only=True, **FAST)
+    service = routed.service(poll_only=True, heartbeat_interval=BEAT, dead_for=2 * DEAD_FOR)
     (claim,) = claims_of(service)
-    reaper()
-    for _ in range(3):
-        cut(db)
-        threading.Event().wait(DEAD_FOR.total_seconds() / 2)
-    wait_until(lambda: service.health()["parts"]["claims"]["state"] == "up")
+    doomed = claims_of(workers.service(poll_only=True, **FAST))
+    pool_service = reaper()
+    job = drop(doomed)
+    for number in range(1, 4):
+        proxy.cut_answer(str(claim.job.claim_id).encode(), times=2)
+        wait_until(lambda number=number: proxy.num_cut_answers == 2 * number)
+        wait_until(lambda number=number: caplog.text.count("are beaten for again") == number)
+    assert caplog.text.count("cannot be beaten for") == 3
+    assert wait_for_end(pool_service, job).result == "taken up"
     claim.finish("still here")
     assert watching.get_job(claim.job.id).result == "still here"
-    lost = [record for record in caplog.records if "cannot be beaten for" in record.getMessage()]
-    restored = [record for record in caplog.records if "are beaten for again" in record.getMessage()]
-    assert 1 <= len(lost) == len(restored) <= 3
 
 
 def lose_answers(service, monkeypatch):
@@ -193,13 +222,6 @@ def lose_answers(service, monkeypatch):
         raise UnavailableError("the connection was lost before the answer came")
 
     monkeypatch.setattr(store, "save_outcomes", save_unheard)
-
-
-ENDINGS = {
-    "finish": (lambda claim: claim.finish(7), State.SUCCEEDED),
-    "fail": (lambda claim: claim.fail("no luck"), State.FAILED),
-    "release": (lambda claim: claim.release(), State.AVAILABLE),
-}
 
 
 @pytest.mark.parametrize(("end", "state"), ENDINGS.values(), ids=ENDINGS)
@@ -219,20 +241,22 @@ def test_an_answer_that_is_lost(workers, end, state):
     assert service.health()["lost_claims"] == 0
 
 
-@pytest.mark.parametrize("way", ["reset_job", "cancel_job"])
-def test_a_claim_that_is_lost_during_an_outage(workers, watching, db, way):
+def test_claims_that_are_lost_during_an_outage(routed, proxy, watching):
     """When the end was not saved, and the claim is gone at the second try, that is no false success."""
-    service = workers.service(application_name=NAME, poll_only=True)
-    (claim,) = claims_of(service)
-    cut(db)
-    with pytest.raises(UnavailableError):
-        claim.finish()
-    getattr(watching, way)(claim.job.id)
-    with pytest.raises(UnavailableError):  # the connections on which the application calls are lost, too
-        claim.finish()
-    with pytest.raises(LostClaimError):
-        claim.finish()
-    assert service.health()["lost_claims"] == 1
+    service = routed.service(poll_only=True)
+    claims = claims_of(service, 2)
+    proxy.refuse()
+    proxy.cut()
+    with ThreadPoolExecutor(2) as threads:
+        errors = [threads.submit(claim.finish).exception for claim in claims]
+        assert [type(error(20)) for error in errors] == [UnavailableError] * 2
+    watching.reset_job(claims[0].job.id)
+    watching.cancel_job(claims[1].job.id)
+    proxy.accept()
+    for claim in claims:
+        with pytest.raises(LostClaimError):
+            claim.finish()
+    assert service.health()["lost_claims"] == 2
 
 
 # --- ending

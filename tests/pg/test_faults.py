@@ -1,7 +1,5 @@
-"""Workers whose connections, server, rows and claims are taken away while they work."""
+"""Workers whose connections and claims are taken away while they work."""
 
-import logging
-import os
 import threading
 from collections import Counter
 from contextlib import closing
@@ -9,15 +7,12 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
-import jobqueue_pg
-from jobqueue import Job, JobBundle, JobContext, JobDesc, LostClaimError, Registry, State
+from jobqueue import Job, JobContext, LostClaimError, State
 from jobqueue.events import Connected
-from jobqueue_pg.embedded import EmbeddedServer, find_bindir
-from tests.fixtures.stores import fetch_all, insert_job
+from tests.fixtures.stores import fetch_all
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.workers import FAST_DEATH, Workers, connections_of, wait_for_end
+from tests.fixtures.workers import FAST_DEATH, connections_of, wait_for_end
 
 PATIENCE = 10
 NAME = "faults"
@@ -87,184 +82,6 @@ def test_trips_whose_connections_are_lost_are_repeated(workers, registry, db):
     assert sum(runs.values()) <= 200 + 5 * 8
     assert fetch_all(db, "select count(*) from worker.job where result <> payload or error_msg is not null") == [0]
     assert fetch_all(db, "select max(run_count) from worker.job") == [1]
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A server that a test may stop and start again on the same port, with its data."""
-    if os.environ.get("JOBQUEUE_TEST_DSN") and not os.environ.get("JOBQUEUE_PG_BINDIR"):
-        pytest.skip("needs a server of its own")
-    settings = {"fsync": "off", "full_page_writes": "off"}
-    first = EmbeddedServer(find_bindir(), data_dir=tmp_path / "data", settings=settings)
-    first.start()
-    port = first.port
-    first.stop()
-    server = EmbeddedServer(find_bindir(), data_dir=tmp_path / "data", port=port, settings=settings)
-    server.start()
-    jobqueue_pg.migrate(server.conninfo)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def exposed(server):
-    """Worker pools on that server."""
-    made = Workers(server.conninfo)
-    yield made
-    made.end()
-
-
-def test_a_restart_of_the_server_loses_nothing(exposed, server, registry, caplog):
-    """Outcomes of the outage are saved after it, all jobs end, and the log has a line for each change of state."""
-    caplog.set_level(logging.INFO)
-    service = exposed.service(heartbeat_interval=timedelta(seconds=1), dead_for=timedelta(seconds=6))
-    during = threading.Event()
-    runs: Counter[str] = Counter()
-
-    @registry.handler("long")
-    def long(number: int) -> int:
-        runs[f"long {number}"] += 1
-        during.wait(30)
-        return number
-
-    @registry.handler("t")
-    def short(number: int) -> int:
-        runs[f"short {number}"] += 1
-        return number
-
-    for number in range(3):
-        service.enqueue("long", number, priority=1)
-    exposed.start_on(service, registry, 4)
-    wait_until(lambda: sum(runs.values()) == 3)
-    service.add_jobs([Job.new("t", number) for number in range(100)])
-    wait_until(lambda: runs["short 10"] > 0)
-    server.stop()
-    during.set()
-    wait_until(lambda: state_of(service, "workers") == "down" and state_of(service, "listener") == "down")
-    server.start()
-    with closing(psycopg.connect(server.conninfo, autocommit=True)) as db:
-        wait_until(lambda: fetch_all(db, TO_DO) == [0], 30)
-        assert fetch_all(db, "select count(*) from worker.job where result <> payload or error_msg is not null") == [0]
-        assert fetch_all(db, "select max(run_count) from worker.job") == [1]
-        wait_until(lambda: state_of(service, "workers") == "up" and state_of(service, "listener") == "up")
-        insert_job(db, payload="7")
-        wait_until(lambda: runs["short 7"] == 2, 3)
-    assert {runs[f"long {number}"] for number in range(3)} == {1}
-    assert sum(runs.values()) <= 104 + 8
-    assert service.health()["lost_claims"] == 0
-    for words in ("listener lost its connection", "listener has a connection again"):
-        assert len(our_lines(caplog, words)) == 1, words
-    # Each connection of the pool finds out for itself, so that a late failure may follow an early success.
-    assert 1 <= len(our_lines(caplog, "the database does not answer")) <= 3
-    assert len(our_lines(caplog, "the database answers again")) == len(
-        our_lines(caplog, "the database does not answer")
-    )
-
-
-# --- outcomes
-
-
-def test_a_refused_outcome_does_not_hold_up_the_others(workers, registry, migrated, caplog):
-    """One result that the database does not take fails its own job, with a message; all the others are saved."""
-    workers = Workers(migrated)
-    with closing(psycopg.connect(migrated, autocommit=True)) as db:
-        db.execute("alter table worker.job add constraint not_13 check (result is distinct from '13')")
-        together = threading.Barrier(6)
-
-        @registry.handler("t", max_retry_count=2)
-        def work(number: int) -> int:
-            if number % 10 >= 4:
-                together.wait(PATIENCE)
-            return number
-
-        service = workers.service(poll_only=True, batch_size=64)
-        service.add_jobs([Job.new("t", number, max_retry_count=2) for number in range(40)])
-        workers.start_on(service, registry, 6)
-        wait_until(lambda: fetch_all(db, TO_DO) == [0])
-        failed = service.get_all_jobs_with_errors()
-        assert [job.payload for job in failed] == [13]
-        assert "could not be stored" in failed[0].error_msg
-        assert "not_13" in failed[0].error_msg
-        assert (failed[0].state, failed[0].run_count, failed[0].result) == (State.FAILED, 1, None)
-        assert fetch_all(db, "select count(*) from worker.job where result = payload") == [39]
-        assert service.health()["refused_outcomes"] == 1
-        assert service.health()["lost_claims"] == 0
-        assert len(our_lines(caplog, "was refused")) == 1
-    workers.end()
-
-
-def test_a_job_that_cannot_even_be_failed(migrated, registry, caplog):
-    """A job whose row takes no end at all is left to the rescue limit, and holds up no other."""
-    workers = Workers(migrated)
-    with closing(psycopg.connect(migrated, autocommit=True)) as db:
-        db.execute("alter table worker.job add constraint endless check (type <> 'endless' or stopped_at is null)")
-        registry.register_func_for_job_type("*", lambda n: n)
-        service = workers.service(poll_only=True)
-        endless = service.enqueue("endless", 0)
-        jobs = [service.enqueue("t", number) for number in range(20)]
-        pool = workers.start_on(service, registry, 3)
-        assert [wait_for_end(service, job).result for job in jobs] == list(range(20))
-        wait_until(lambda: our_lines(caplog, "cannot even be failed"))
-        assert pool.finish(PATIENCE)
-        assert service.get_job(endless.id).state is State.RUNNING
-    workers.end()
-
-
-def test_a_result_that_the_encoding_cannot_spell(workers, registry, queue):
-    """A result with characters that the connection cannot carry fails its job, and no other."""
-    registry.register_func_for_job_type("t", lambda n: "\N{SNOWMAN}" if n == 1 else n)
-    service = workers.service()
-    jobs = [service.enqueue("t", number) for number in range(3)]
-    latin = Workers(make_conninfo(queue, client_encoding="latin1"))
-    try:
-        latin.start(registry, 1)
-        ended = [wait_for_end(service, job) for job in jobs]
-    finally:
-        latin.end()
-    assert [ended[0].result, ended[2].result] == [0, 2]
-    assert ended[1].state is State.FAILED
-    assert "could not be stored" in ended[1].error_msg
-
-
-def test_a_locked_bundle_holds_up_nobody_else(workers, registry, db, other_db):
-    """While somebody holds a bundle's row, other outcomes are saved; the bundle's follow, and its claims stay alive."""
-    # A claim may be silent for two lock timeouts: a trip waits for the bundle, and a beat for the trip.
-    patience = {"heartbeat_interval": timedelta(seconds=1), "dead_for": timedelta(seconds=7)}
-    service = workers.service(**patience)
-    registry.register_func_for_job_type("*", lambda n: n)
-    other = workers.service(**patience)
-    workers.start_on(other, Registry(), 1)  # its reaper would take silent claims away
-    bundle = service.add_bundle(JobBundle.new("b", [JobDesc(number, type="member") for number in range(3)]))
-    with other_db.transaction():
-        other_db.execute("select from worker.job_bundle where id = %s for update", [bundle.id])
-        workers.start_on(service, registry, 3)
-        wait_until(lambda: fetch_all(db, "select count(*) from worker.job where started_at is not null") == [3])
-        loose = [service.enqueue("loose", number) for number in range(20)]
-        assert [wait_for_end(service, job, 15).result for job in loose] == list(range(20))
-        assert not threading.Event().wait(7)
-        assert fetch_all(
-            db, "select count(*) from worker.job where bundle_id is not null and stopped_at is not null"
-        ) == [0]
-    for job in bundle.jobs:
-        ended = wait_for_end(service, job, 15)
-        assert (ended.result, ended.run_count, ended.rescue_count) == (job.payload, 1, 0)
-    assert service.get_job_bundle(bundle.id).stopped
-    assert service.health()["lost_claims"] == 0
-
-
-def test_a_row_that_cannot_be_read_spoils_no_other(workers, registry, db):
-    """A row that another program wrote, and that Python cannot hold, fails alone; its batch is worked off."""
-    registry.register_func_for_job_type("t", lambda n: n if n < 100 else 0)
-    odd = [
-        insert_job(db, payload="9" * 5000),
-        insert_job(db, start_at="-infinity"),
-        insert_job(db, start_at="0044-03-15 12:00:00+00 BC"),
-    ]
-    service = workers.service(poll_only=True, batch_size=64)
-    good = service.add_jobs([Job.new("t", number) for number in range(10)])
-    workers.start_on(service, registry, 3)
-    assert [wait_for_end(service, job).result for job in good] == list(range(10))
-    assert [wait_for_end(service, job_id).state for job_id in odd] == [State.FAILED, State.SUCCEEDED, State.SUCCEEDED]
 
 
 # --- claims

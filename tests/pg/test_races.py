@@ -1,27 +1,29 @@
-"""What two do to one job at the same time: the second waits for the first, and then sees what it did."""
+"""What two do at the same time to one job, or to two of one bundle: the second waits for the first, or passes it over.
 
-import itertools
+Whatever they do, and wherever one comes in between the statements of the other, the rows, what both are told, and what
+everybody hears are as if one had come after the other; the counters of bundles are true, and nobody meets a deadlock.
+"""
+
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from jobqueue.models import Job, JobBundle
-from jobqueue.outcomes import Claimant, Outcome, RunError, fence_of
-from jobqueue.queue_service import QueueService
+from jobqueue.outcomes import Outcome, RunError, fence_of
 from jobqueue.store import Store, WorkerStore
-from jobqueue_pg.database import Database
+from jobqueue_pg import rows
 from jobqueue_pg.store import PostgresStore
-from jobqueue_pg.worker_store import PostgresWorkerStore
+from tests.fixtures import race_acts as acts
+from tests.fixtures.pg import fresh_database
+from tests.fixtures.race_sides import Act, Doing
+from tests.fixtures.racing import Race
 from tests.fixtures.stores import (
     CLAIMANT,
-    Clock,
     Connection,
     assert_counts_true,
     claim,
@@ -31,253 +33,173 @@ from tests.fixtures.stores import (
 )
 from tests.fixtures.waiting import wait_until
 
-T = TypeVar("T")
-
-DEAD_FOR = timedelta(milliseconds=1)
-SECOND = timedelta(seconds=1)
-FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
 ERROR = RunError(message="broken")
 
-Act = Callable[[Store, WorkerStore, Job], Any]
+# Those who pass over what somebody has locked never wait, and find less to do.
+CLAIM = Act(acts.claim, passing=acts.nothing, may_wait=False)
+BEAT = Act(acts.beat, passing=acts.see_whose_the_job_is, may_wait=False)
+REAP = Act(acts.reap, passing=acts.nothing, may_wait=False)
+SWEEP = Act(acts.sweep, passing=acts.no_bundle, may_wait=False)
+GIVE_UP = Act(acts.give_up, passing=acts.nothing, may_wait=False)
+
+FINISH = Act(acts.finish)
+CARRY = Act(acts.carry, passing=acts.carry_and_not_claim)
+FINISH_AND_CLAIM = Act(acts.finish_and_claim, passing=acts.finish_and_not_claim)
+
+RESET, REPLAY, CANCEL, RESCHEDULE = Act(acts.reset), Act(acts.replay), Act(acts.cancel), Act(acts.reschedule)
+DELETE, DELETE_BUNDLE = Act(acts.delete), Act(acts.delete_bundle)
+
+MANAGING = [RESET, REPLAY, CANCEL, RESCHEDULE, DELETE, DELETE_BUNDLE]
+ALL = [
+    CLAIM,
+    FINISH,
+    Act(acts.fail),
+    Act(acts.retry),
+    Act(acts.snooze),
+    REAP,
+    *MANAGING,
+    Act(acts.add),
+]
+MORE = [
+    CARRY,
+    FINISH_AND_CLAIM,
+    Act(acts.finish_atomically),
+    BEAT,
+    Act(acts.say_progress),
+    GIVE_UP,
+    Act(acts.delete_everything),
+    Act(acts.add_again),
+    Act(acts.add_bundle),
+]
+"""What differs from one of ALL in a detail, and, but for TRIPS, is tried with FEW of them."""
+
+TRIPS = [CARRY, FINISH_AND_CLAIM]
+FEW = [CLAIM, FINISH, REAP, RESET, CANCEL, DELETE, DELETE_BUNDLE]
+ON_WHAT_WAITS = [CLAIM, CARRY, *MANAGING]
+ON_WHAT_STOPPED = [FINISH, REAP, *MANAGING]
+ON_WHAT_IS_OVER = [SWEEP, FINISH, *MANAGING, Act(acts.delete_everything)]
+ON_TWO = [
+    FINISH,
+    FINISH_AND_CLAIM,
+    Act(acts.finish_other),
+    Act(acts.finish_both),
+    BEAT,
+    RESET,
+    Act(acts.reset_other),
+    Act(acts.reset_both),
+    Act(acts.cancel_both),
+    DELETE,
+    Act(acts.delete_other),
+    Act(acts.delete_both),
+    DELETE_BUNDLE,
+]
 
 
-class OpenTransaction(Database):
-    """Runs statements in the transaction that is open on a connection, and leaves its end to the test."""
-
-    def __init__(self, connection: Connection, like: Database) -> None:
-        super().__init__(like.pool, like.schema, like.now)
-        self._connection = connection
-
-    def _try_once(self, work: "Callable[[psycopg.Connection[Any]], T]") -> T:
-        return work(self._connection)
-
-
-def finish(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return workers.save_outcomes([Outcome.finished(job)])
+@pytest.fixture(scope="module")
+def race(pg_dsn: str, migrated_template: str) -> Iterator[Race]:
+    with fresh_database(pg_dsn, migrated_template) as conninfo:
+        # Neither a disk nor a planner has a part in a race.
+        options = "-c synchronous_commit=off -c plan_cache_mode=force_generic_plan -c jit=off"
+        with Race(make_conninfo(conninfo, options=options)) as race:
+            yield race
+        assert_no_deadlocks(conninfo)
 
 
-def retry(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return workers.save_outcomes([Outcome.retry(job, ERROR)])
-
-
-def release(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return workers.save_outcomes([Outcome.released(job)])
-
-
-def reset(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return store.reset_jobs([job.id])
-
-
-def cancel(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return store.cancel_jobs([job.id])
-
-
-def replay(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return store.replay_jobs([job.id])
-
-
-def put_off(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return store.reschedule_job(job.id, FUTURE)
-
-
-def take(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return workers.claim_jobs(["*"], 5, CLAIMANT)
-
-
-def say_progress(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return store.save_progress(fence_of(job), "1")
-
-
-def delete(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return store.delete_jobs([job.id])
-
-
-def delete_bundle(store: Store, workers: WorkerStore, job: Job) -> Any:
-    assert job.bundle_id is not None
-    return store.delete_job_bundles([job.bundle_id])
-
-
-def reap(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return workers.reap_jobs(DEAD_FOR, 0)
-
-
-def touch(store: Store, workers: WorkerStore, job: Job) -> Any:
-    return workers.touch_jobs([fence_of(job)])
-
-
-ACTS: list[Act] = [finish, retry, release, say_progress, reset, cancel, delete, delete_bundle, reap, touch]
-NEED_THE_CLAIM: set[Act] = {finish, retry, release, say_progress}
-STOP: set[Act] = {finish, cancel, reap}
-NEVER_WAIT: set[Act] = {reap, touch}
-
-
-def should_act(second: Act, first: Act, ending: str) -> bool:
-    """Say whether *second*, which waited for *first*, has something to do when that has ended so."""
-    if second is reap:
-        return False
-    if second is touch:
-        return True  # As far as it can see the claim stands; whether it does, the next one tells.
-    if ending == "rollback" or first in {touch, say_progress}:
-        return True
-    if second in NEED_THE_CLAIM or (second is cancel and first in STOP):
-        return False
-    return second is delete_bundle if first is delete else first is not delete_bundle
+def assert_no_deadlocks(conninfo: str) -> None:
+    """Say that nobody who is gone had met one."""
+    with closing(psycopg.connect(conninfo, autocommit=True)) as connection:
+        assert fetch_all(connection, "select deadlocks from pg_stat_database where datname = current_database()") == [0]
 
 
 @pytest.fixture
-def first_store(db: Connection, store: PostgresStore) -> Iterator[tuple[Store, WorkerStore]]:
-    """Stores that work in the transaction of `db`."""
-    with closing(PostgresStore("")) as own:
-        transaction = OpenTransaction(db, store._database)
-        pool, own._database = own._database, transaction
-        pool.close()
-        yield own, PostgresWorkerStore(transaction)
+def each_member_in_a_statement_of_its_own(monkeypatch):
+    monkeypatch.setattr(rows, "_MAX_JOBS_IN_STATEMENT", 1)
 
 
-@pytest.mark.parametrize("ending", ["commit", "rollback"])
-@pytest.mark.parametrize(("first", "second"), list(itertools.product(ACTS, ACTS)))
-def test_pairs(
-    service: QueueService,
-    store: PostgresStore,
-    worker_store: WorkerStore,
-    first_store: tuple[Store, WorkerStore],
-    clock: Clock,
-    db: Connection,
-    other_db: Connection,
-    first: Act,
-    second: Act,
-    ending: str,
-) -> None:
-    """Of two that act on a running job, one waits or passes it over; at most one has its way; counters stay true."""
-    bundle = make_bundle(2)
-    store.add_bundle(bundle)
-    (job,) = worker_store.claim_jobs(["*"], 1, Claimant(name="n", lease=DEAD_FOR))
-    clock.advance(SECOND)
-
-    with ThreadPoolExecutor(1) as executor:
-        with db.transaction(force_rollback=ending == "rollback"):
-            assert first(*first_store, job)
-            later = executor.submit(second, store, worker_store, job)
-            wait_until(lambda: later.done() or is_waiting(other_db), message="the second's wait for a lock")
-            assert later.done() == (second in NEVER_WAIT)
-        assert bool(later.result(5)) == should_act(second, first, ending)
-    assert_counts_true(db)
-    if bundle_is_there(db, bundle) and (rest := claim(worker_store, 5)):
-        worker_store.save_outcomes([Outcome.finished(member) for member in rest])
-        assert_counts_true(db)
+def assert_one_after_the_other(race: Race, scene: str, first: Act, seconds: Sequence[Act]) -> None:
+    """Let each of *seconds* come in after each statement of *first*, which then commits, or is rolled back."""
+    last = race.length(scene, first.do)
+    ends = [*((boundary, "commit") for boundary in range(1, last + 1)), *([(last, "rollback")] if last else [])]
+    wrong = [
+        f"{scene}: {first.name} (statement {boundary}, then {ending}), {second.name}:\n{difference}"
+        for second in seconds
+        for boundary, ending in ends
+        if (difference := race.difference(scene, first, second, boundary, ending))
+    ]
+    assert not wrong, "\n\n".join(wrong)
 
 
-# Pairs that act on a job that waits, and on one that has failed, and whether the second has something to do when the
-# first has committed.
-ON_A_WAITING_JOB: list[tuple[Act, Act, bool]] = [
-    (take, cancel, True),
-    (take, put_off, False),
-    (take, replay, False),
-    (cancel, take, False),
-    (cancel, cancel, False),
-    (cancel, put_off, False),
-    (cancel, replay, False),
-    (cancel, reset, True),
-    (put_off, take, False),
-    (put_off, cancel, True),
-    (put_off, put_off, True),
-    (put_off, delete, True),
-    (reset, put_off, True),
-    (reset, cancel, True),
-    (delete, put_off, False),
-    (delete, cancel, False),
-    (delete_bundle, put_off, False),
-    (delete_bundle, cancel, False),
-]
-ON_A_FAILED_JOB: list[tuple[Act, Act, bool]] = [
-    (replay, take, False),
-    (replay, cancel, False),
-    (replay, put_off, False),
-    (replay, replay, False),
-    (replay, reset, True),
-    (replay, delete, True),
-    (replay, delete_bundle, True),
-    (reset, replay, False),
-    (delete, replay, False),
-    (delete_bundle, replay, False),
-]
+@pytest.mark.parametrize("first", ALL, ids=lambda act: act.name)
+def test_pairs(race: Race, first: Act) -> None:
+    """Whatever two do to a job that waits, runs in silence, or has failed, one has come before the other."""
+    for scene in ("waiting", "running", "failed"):
+        assert_one_after_the_other(race, scene, first, ALL)
 
 
-def has_work(act: Act, fails: bool) -> bool:
-    """Say whether *act* has something to do, alone, on a job that has failed, or else waits."""
-    return act in ({replay, reset, delete, delete_bundle} if fails else {cancel, put_off, reset, delete, delete_bundle})
+@pytest.mark.parametrize("one", MORE, ids=lambda act: act.name)
+@pytest.mark.usefixtures("each_member_in_a_statement_of_its_own")
+def test_more_pairs(race: Race, one: Act) -> None:
+    """So it is with trips that save and claim, atomic handlers, beats, progress, last rescues and whole bundles."""
+    for scene in ("waiting", "running"):
+        others = ALL if one in TRIPS else FEW
+        assert_one_after_the_other(race, scene, one, [*others, one])
+        for first in others:
+            assert_one_after_the_other(race, scene, first, [one])
 
 
-@pytest.mark.parametrize("ending", ["commit", "rollback"])
+@pytest.mark.parametrize("first", [CLAIM, FINISH, BEAT, REAP, GIVE_UP, RESET], ids=lambda act: act.name)
+def test_pairs_while_the_claim_is_heard(race: Race, first: Act) -> None:
+    """The reaper leaves a claim alone that has been heard of, whatever others do at the same time."""
+    assert race.one_after_the_other("running and heard", acts.reap).results == ([],)
+    assert_one_after_the_other(race, "running and heard", first, [CLAIM, FINISH, BEAT, REAP, GIVE_UP, RESET])
+
+
+@pytest.mark.parametrize("first", ON_WHAT_WAITS, ids=lambda act: act.name)
+def test_pairs_before_a_retry(race: Race, first: Act) -> None:
+    """Whatever two do to a job that waits for its next run, one has come before the other."""
+    assert_one_after_the_other(race, "retrying", first, ON_WHAT_WAITS)
+
+
+@pytest.mark.parametrize("first", ON_WHAT_STOPPED, ids=lambda act: act.name)
+@pytest.mark.parametrize("scene", ["succeeded", "cancelled"])
+def test_pairs_after_the_end(race: Race, scene: str, first: Act) -> None:
+    """Whatever two do to a job that has succeeded or was cancelled, one has come before the other."""
+    assert_one_after_the_other(race, scene, first, ON_WHAT_STOPPED)
+
+
+@pytest.mark.parametrize("first", ON_WHAT_IS_OVER, ids=lambda act: act.name)
+def test_pairs_when_all_is_over(race: Race, first: Act) -> None:
+    """A bundle that may go, with a completion job that has succeeded, goes whole, or stays for whoever wants it."""
+    assert race.one_after_the_other("over", acts.sweep).results == (1,)
+    assert_one_after_the_other(race, "over", first, ON_WHAT_IS_OVER)
+
+
+@pytest.mark.parametrize("first", [*ON_TWO, REAP, GIVE_UP], ids=lambda act: act.name)
+def test_two_members_at_once(race: Race, first: Act) -> None:
+    """Members of one bundle that two finish, reset, cancel or delete at the same time are all counted, each once."""
+    assert_one_after_the_other(race, "both running", first, ON_TWO)
+
+
 @pytest.mark.parametrize(
-    ("fails", "first", "second", "acts"),
-    [(False, *pair) for pair in ON_A_WAITING_JOB] + [(True, *pair) for pair in ON_A_FAILED_JOB],
+    "act",
+    [
+        acts.finish_both,
+        acts.finish_both_and_claim,
+        acts.reset_both,
+        acts.cancel_both,
+        acts.delete_both,
+        acts.delete_bundle,
+        acts.delete_everything,
+    ],
 )
-def test_pairs_without_a_claim(
-    store: PostgresStore,
-    worker_store: WorkerStore,
-    first_store: tuple[Store, WorkerStore],
-    db: Connection,
-    other_db: Connection,
-    fails: bool,
-    first: Act,
-    second: Act,
-    acts: bool,
-    ending: str,
-) -> None:
-    """On a job that nobody runs, the second waits if it has something to do, and then sees what the first has done."""
-    bundle = make_bundle(1)
-    store.add_bundle(bundle)
-    (job,) = bundle.jobs
-    if fails:
-        worker_store.save_outcomes([Outcome.failed(claimed, ERROR) for claimed in claim(worker_store)])
-
-    with ThreadPoolExecutor(1) as executor:
-        with db.transaction(force_rollback=ending == "rollback"):
-            assert first(*first_store, job)
-            later = executor.submit(second, store, worker_store, job)
-            wait_until(lambda: later.done() or is_waiting(other_db), message="the second's wait for a lock")
-            assert later.done() != has_work(second, fails)
-        assert bool(later.result(5)) == (acts if ending == "commit" else has_work(second, fails))
-    assert_counts_true(db)
-
-
-def is_waiting(connection: Connection) -> bool:
-    waiting = (
-        "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    )
-    return bool(fetch_all(connection, waiting)[0])
-
-
-def bundle_is_there(connection: Connection, bundle: JobBundle) -> bool:
-    return bool(fetch_all(connection, "select count(*) from worker.job_bundle where id = %s", bundle.id)[0])
-
-
-@pytest.mark.parametrize("act", [reset, delete])
-def test_two_members_at_once(
-    store: PostgresStore,
-    worker_store: WorkerStore,
-    first_store: tuple[Store, WorkerStore],
-    db: Connection,
-    other_db: Connection,
-    act: Act,
-) -> None:
-    """Members of one bundle that are finished, reset or deleted by two at the same time are all counted."""
-    store.add_bundle(make_bundle(4))
-    a, b, c, d = claim(worker_store, 4)
-    worker_store.save_outcomes([Outcome.finished(job) for job in (a, b)])
-    for mine, theirs, second in ((a, c, finish), (b, d, act)):
-        with ThreadPoolExecutor(1) as executor:
-            with db.transaction():
-                act(*first_store, mine)
-                later = executor.submit(second, store, worker_store, theirs)
-                wait_until(lambda later=later: later.done() or is_waiting(other_db))
-            assert later.result(5)
-        assert_counts_true(db)
+def test_jobs_are_locked_before_bundles(race: Race, act: Doing) -> None:
+    """Members are locked in the order of their ids, and their bundle after all of them."""
+    assert race.free_while_waiting("both running", act, "job") == {"other", "bundle"}
+    assert race.free_while_waiting("both running", act, "other") == {"bundle"}
 
 
 def test_finished_jobs_are_deleted_in_the_order_of_locks(
-    store: PostgresStore, worker_store: WorkerStore, db: Connection, other_db: Connection
+    store: Store, worker_store: WorkerStore, db: Connection, other_db: Connection
 ) -> None:
     """Deleting what is finished locks jobs by id, as everybody does, whatever their place in the table."""
     jobs = sorted((make_job() for _ in range(3)), key=lambda job: job.id)
@@ -339,4 +261,11 @@ def test_stress_on_bundles(migrated: str) -> None:
         assert all(future.result() for future in done)
     with closing(psycopg.connect(migrated, autocommit=True)) as connection:
         assert_counts_true(connection)
-        assert fetch_all(connection, "select deadlocks from pg_stat_database where datname = current_database()") == [0]
+    assert_no_deadlocks(migrated)
+
+
+def is_waiting(connection: Connection) -> bool:
+    waiting = (
+        "select count(*) > 0 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    return bool(fetch_all(connection, waiting)[0])

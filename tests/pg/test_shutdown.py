@@ -1,7 +1,5 @@
-"""How worker pools end: with jobs, without, in a hurry, twice, and with the database gone."""
+"""How worker pools end whose jobs end, too: idle, busy, and with every kind of outcome."""
 
-import os
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,57 +7,19 @@ from datetime import timedelta
 
 import pytest
 
-import jobqueue
-import jobqueue_pg
-from jobqueue import Job, JobContext, JobInterruptedError, Registry, State, WorkerPool
-from jobqueue_pg.embedded import EmbeddedServer, find_bindir
-from tests.fixtures.stores import fetch_all
+from jobqueue import Discard, Job, JobInterruptedError, Snooze, State, WorkerPool
+from tests.fixtures.stores import fetch_all, insert_job
+from tests.fixtures.threads import names_of_threads
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.workers import Workers, connections_of, wait_for_end
+from tests.fixtures.workers import FAST_DEATH, Workers, connections_of, wait_for_end
 
 PATIENCE = 10
 NAME = "shutdown"
 
 
-class Stage:
-    """A handler that says when it is on, and plays until it is let go."""
-
-    def __init__(self, registry: Registry, *, cooperative: bool = False) -> None:
-        self.is_on = threading.Event()
-        self.may_end = threading.Event()
-        self.has_ended = threading.Event()
-        self.context: JobContext | None = None
-        self._cooperative = cooperative
-        registry.handler("t")(self.play)
-
-    def play(self, ctx: JobContext, number: int) -> int:
-        self.context = ctx
-        self.is_on.set()
-        try:
-            while not self.may_end.wait(0.01):
-                if self._cooperative:
-                    ctx.check()
-            return number
-        finally:
-            self.has_ended.set()
-
-
-@pytest.fixture
-def stage(registry):
-    made = Stage(registry)
-    yield made
-    made.may_end.set()
-
-
 @pytest.fixture
 def service(workers):
     return workers.service(application_name=NAME)
-
-
-def names_of_threads():
-    """Name our threads, without those of the pool of connections for the calls of the test."""
-    names = {thread.name for thread in threading.enumerate() if thread.name.startswith("jobqueue-")}
-    return {name for name in names if not name.startswith("jobqueue-calls-")}
 
 
 def running(service, job):
@@ -110,89 +70,79 @@ def test_stop_does_not_wait(workers, service, registry, stage):
     assert not service.get_job(other.id).started
 
 
-def test_failing_jobs_are_saved(workers, service, registry):
-    """A handler that fails while its pool ends is saved like any other."""
-    began = threading.Event()
+def test_what_ends_while_a_pool_does_is_saved(workers, service, registry):
+    """Runs that end while their pool waits for them are saved, whatever they lead to: nothing of theirs is lost."""
+    began = threading.Semaphore(0)
 
-    @registry.handler("t")
-    def fail(_: int) -> None:
-        began.set()
-        wait_until(lambda: not pool.is_running)
+    def after_the_stop(lead_to):
+        def run(_: int) -> object:
+            began.release()
+            wait_until(lambda: not pool.is_running)
+            return lead_to()
+
+        return run
+
+    def fail():
         raise ValueError("too late")
 
-    job = service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 1)
-    assert began.wait(PATIENCE)
+    endings = {
+        "fails": fail,
+        "is retried": fail,
+        "is snoozed": lambda: Snooze(timedelta(hours=1)),
+        "is discarded": lambda: Discard("why not"),
+        "ends": lambda: 5,
+    }
+    for name, lead_to in endings.items():
+        registry.register_func_for_job_type(name, after_the_stop(lead_to))
+    jobs = {name: service.enqueue(name, 1, max_retry_count=int(name == "is retried")) for name in endings}
+    pool = workers.start_on(service, registry, len(endings))
+    for _ in endings:
+        assert began.acquire(timeout=PATIENCE)
     assert pool.finish(PATIENCE)
-    assert service.get_job(job.id).error_msg == "too late"
+    ended = {name: service.get_job(job.id) for name, job in jobs.items()}
+    assert {name: job.state for name, job in ended.items()} == {
+        "fails": State.FAILED,
+        "is retried": State.RETRYING,
+        "is snoozed": State.RETRYING,
+        "is discarded": State.CANCELLED,
+        "ends": State.SUCCEEDED,
+    }
+    assert {name: job.run_count for name, job in ended.items()} == dict.fromkeys(endings, 1)
+    assert {name for name, job in ended.items() if job.claim_id is not None} == {"fails", "is discarded", "ends"}
+    assert ended["fails"].error_msg == "too late"
+    assert [attempt.error_msg for attempt in ended["is retried"].attempt_errors] == ["too late"]
 
 
-def test_a_run_that_heeds_its_interruption_is_released(workers, service, registry):
-    """After the timeout contexts are cancelled; a handler that checks is released: no run, no retry is used up."""
-    stage = Stage(registry, cooperative=True)
-    job = service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 1)
-    assert stage.is_on.wait(PATIENCE)
-    assert not pool.finish(0.1)
-    assert stage.context.is_cancelled
-    released = service.get_job(job.id)
-    assert (released.state, released.run_count, released.claim_id) == (State.AVAILABLE, 0, None)
-    assert not names_of_threads() & {"jobqueue-worker-0"}
+def test_heartbeats_go_on_while_a_pool_ends(processes, migrated, connection, registry, stage):
+    """A job that is waited for longer than dead_for stays alive, though another process takes silent claims away."""
+    workers = Workers(migrated)
+    try:
+        service = workers.service(**FAST_DEATH)
+        job = service.enqueue("t", 7)
+        pool = workers.start_on(service, registry, 1)
+        assert stage.is_on.wait(PATIENCE)
+        other = processes.start(threads=1, heartbeat=0.3, dead_for=1)
+        dead = insert_job(connection, started_at="2020-01-01", worker_alive_at="2020-01-01", type="nobody's")
+        with ThreadPoolExecutor(1) as executor:
+            finishing = executor.submit(pool.finish)
+            wait_until(lambda: not pool.is_running)
+            began = seen = service.get_job(job.id).worker_alive_at
+            while seen < began + timedelta(seconds=2.5):
+                seen = wait_until(lambda seen=seen: alive_after(service, job, seen), 5)
+            assert not finishing.done()
+            wait_until(lambda: service.get_job(dead).rescue_count == 1)  # so long did the other one have
+            stage.may_end.set()
+            assert finishing.result(PATIENCE)
+        ended = service.get_job(job.id)
+        assert (ended.result, ended.run_count, ended.rescue_count) == (7, 1, 0)
+        assert other.finish() == {"lost_claims": 0, "refused_outcomes": 0}
+    finally:
+        workers.end()
 
 
-def test_a_run_that_ends_when_interrupted_is_saved(workers, service, registry):
-    """A handler that ends in its own way when it is told to stop has its result saved."""
-
-    @registry.handler("t")
-    def work(ctx: JobContext, _: int) -> str:
-        began.set()
-        wait_until(lambda: ctx.is_cancelled)
-        return "as far as I got"
-
-    began = threading.Event()
-    job = service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 1)
-    assert began.wait(PATIENCE)
-    assert not pool.finish(0.1)
-    assert service.get_job(job.id).result == "as far as I got"
-
-
-def test_a_hung_job_is_released(workers, service, registry, stage, caplog):
-    """A job that does not end is named in the log and released: another pool takes it at once."""
-    job = service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 1)
-    assert stage.is_on.wait(PATIENCE)
-    began = time.monotonic()
-    assert not pool.finish(timedelta(seconds=0.2))
-    assert time.monotonic() - began < 4
-    assert str(job.id) in caplog.text
-    assert stage.context.is_lost
-    with pytest.raises(jobqueue.LostClaimError):
-        stage.context.check()
-    other = Registry()
-    other.register_func_for_job_type("t", lambda _: "the other's")
-    workers.start_on(service, other, 1)
-    ended = wait_for_end(service, job, 2)
-    assert (ended.result, ended.run_count, ended.rescue_count, ended.current_retry_count) == ("the other's", 1, 0, 0)
-    stage.may_end.set()
-    assert stage.has_ended.wait(PATIENCE)
-    wait_until(lambda: "is dropped" in caplog.text)
-    assert service.get_job(job.id).result == "the other's"
-
-
-def test_the_jobs_beside_a_hung_one_are_saved(workers, service, registry, stage):
-    """One job that hangs does not take the others with it."""
-    done = threading.Event()
-    registry.register_func_for_job_type("quick", lambda number: (done.wait(PATIENCE), number)[1])
-    hung = service.enqueue("t", 1)
-    quick = [service.enqueue("quick", number) for number in range(3)]
-    pool = workers.start_on(service, registry, 4)
-    assert stage.is_on.wait(PATIENCE)
-    wait_until(lambda: all(running(service, job) for job in quick))
-    done.set()
-    assert not pool.finish(1)
-    assert [service.get_job(job.id).result for job in quick] == [0, 1, 2]
-    assert service.get_job(hung.id).state is State.AVAILABLE
+def alive_after(service, job, moment):
+    found = service.get_job(job.id).worker_alive_at
+    return found if found > moment else None
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
@@ -214,82 +164,6 @@ def test_nothing_stays_claimed(workers, registry, db, batch_size):
     assert service.health()["lost_claims"] == 0
 
 
-def test_finish_twice(workers, service, registry):
-    """The second call gives the answer of the first, at once."""
-    pool = workers.start_on(service, registry)
-    assert pool.finish(PATIENCE)
-    assert pool.finish()
-    assert pool.finish(0)
-
-
-def test_finish_of_two_threads(workers, service, registry, stage):
-    """Two threads that finish a pool both wait for it, and get the same answer; one in a hurry is told False."""
-    service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 1)
-    assert stage.is_on.wait(PATIENCE)
-    with ThreadPoolExecutor(2) as executor:
-        finishing = [executor.submit(pool.finish) for _ in range(2)]
-        wait_until(lambda: not pool.is_running)
-        assert not pool.finish(0.05)
-        assert not pool.finish(-1)
-        stage.may_end.set()
-        assert [future.result(PATIENCE) for future in finishing] == [True, True]
-
-
-def test_finish_right_after_start(workers, registry, db):
-    """A pool may be finished before its threads have done anything, again and again."""
-    registry.register_func_for_job_type("t", lambda _: None)
-    service = workers.service()
-    service.add_jobs([Job.new("t", number) for number in range(20)])
-    for number in range(20):
-        pool = workers.start_on(service, registry, 4)
-        assert pool.finish(None if number % 2 else PATIENCE)
-    assert fetch_all(db, "select count(*) from worker.job where started_at is not null and stopped_at is null") == [0]
-
-
-def test_a_pool_that_was_not_started(service, registry):
-    """There is nothing to stop or to finish."""
-    pool = WorkerPool(service, registry)
-    pool.stop()
-    assert pool.finish()
-    assert not pool.is_running
-
-
-def test_a_handler_cannot_finish_its_own_pool(workers, service, registry):
-    """A handler that waited for its pool would wait for itself: it is told so; it may stop the pool."""
-
-    @registry.handler("t")
-    def work(_: int) -> str:
-        pools[0].stop()
-        with pytest.raises(RuntimeError, match="own pool"):
-            pools[0].finish()
-        return "stopped"
-
-    job = service.enqueue("t", 1)
-    pools = [WorkerPool(service, registry, threads=1)]
-    pools[0].start()
-    try:
-        assert wait_for_end(service, job).result == "stopped"
-    finally:
-        assert pools[0].finish(PATIENCE)
-
-
-def test_closing_the_service_finishes_its_pools(workers, registry, db):
-    """close() waits for running jobs, ends all threads and all connections."""
-    service = workers.service(application_name=NAME)
-    began = threading.Event()
-    registry.register_func_for_job_type("t", lambda n: (began.set(), threading.Event().wait(0.3), n)[2])
-    job = service.enqueue("t", 5)
-    pool = workers.start_on(service, registry, 2)
-    assert began.wait(PATIENCE)
-    service.close()
-    assert not pool.is_running
-    assert fetch_all(db, "select result::text from worker.job where id = %s", job.id) == ["5"]
-    assert names_of_threads() == set()
-    wait_until(lambda: connections_of(db, NAME) == 0)
-    registry.register_func_for_job_type("u", lambda _: None)
-
-
 def test_a_finished_pool_leaves_nothing(workers, registry, db):
     """After finish the pool has no thread, and no connection."""
     service = workers.service(application_name=NAME, poll_only=True)
@@ -299,82 +173,6 @@ def test_a_finished_pool_leaves_nothing(workers, registry, db):
     assert pool.finish(PATIENCE)
     assert names_of_threads() == set()
     wait_until(lambda: connections_of(db, NAME) == 0)
-
-
-def test_an_interrupted_finish_can_be_repeated(workers, service, registry, stage, monkeypatch):
-    """A finish that Ctrl-C breaks off leaves a pool that can be finished, and a registry that thaws then."""
-    service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 1)
-    assert stage.is_on.wait(PATIENCE)
-    join = threading.Thread.join
-
-    def interrupted(thread, timeout=None):
-        if thread.name.startswith("jobqueue-worker"):
-            raise KeyboardInterrupt
-        join(thread, timeout)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "join", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            pool.finish()
-    stage.may_end.set()
-    assert pool.finish(PATIENCE)
-    registry.unregister()
-
-
-# --- without a database
-
-
-@pytest.fixture(scope="module")
-def own_server():
-    """A server that tests of this module may stop."""
-    if os.environ.get("JOBQUEUE_TEST_DSN") and not os.environ.get("JOBQUEUE_PG_BINDIR"):
-        pytest.skip("needs a server of its own")
-    return find_bindir()
-
-
-def start_server(bindir, **options):
-    server = EmbeddedServer(bindir, **options)
-    server.start()
-    jobqueue_pg.migrate(server.conninfo)
-    return server
-
-
-def test_finish_with_the_database_gone(own_server, registry):
-    """A pool ends in bounded time when its database has gone, and says that outcomes could not be saved."""
-    server = start_server(own_server)
-    workers = Workers(server.conninfo)
-    stage = Stage(registry)
-    service = workers.service(heartbeat_interval=timedelta(seconds=0.5), dead_for=timedelta(seconds=1.5))
-    service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 4)
-    assert stage.is_on.wait(PATIENCE)
-    server.stop()
-    stage.may_end.set()
-    began = time.monotonic()
-    assert not pool.finish()
-    assert time.monotonic() - began < 30
-    service.close()
-    assert time.monotonic() - began < 40
-    assert names_of_threads() == set()
-
-
-def test_finish_with_the_database_gone_and_a_hung_job(own_server, registry):
-    """Not even both can keep a pool from ending."""
-    server = start_server(own_server)
-    workers = Workers(server.conninfo)
-    stage = Stage(registry)
-    service = workers.service(heartbeat_interval=timedelta(seconds=0.5), dead_for=timedelta(seconds=1.5))
-    service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 2)
-    assert stage.is_on.wait(PATIENCE)
-    server.stop()
-    began = time.monotonic()
-    assert not pool.finish(0.5)
-    assert time.monotonic() - began < 30
-    stage.may_end.set()
-    service.close()
-    wait_until(lambda: not names_of_threads())
 
 
 def test_a_handler_may_raise_what_interrupts_it(workers, service, registry):
@@ -392,23 +190,3 @@ def test_the_service_of_others_goes_on(workers, registry):
     with WorkerPool(service, registry, threads=1), WorkerPool(service, registry, threads=1) as second:
         second.finish()
         assert wait_for_end(service, service.enqueue("t", 1), 3).result == 1
-
-
-def test_finish_of_the_thread_that_is_in_it(workers, service, registry, stage):
-    """A signal handler that finishes the pool which its thread is finishing gets an answer, and does not wait."""
-    service.enqueue("t", 1)
-    pool = workers.start_on(service, registry, 1)
-    assert stage.is_on.wait(10)
-    answers = []
-
-    def interrupt(*_: object) -> None:
-        answers.append(pool.finish())
-        stage.may_end.set()
-
-    previous = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        assert pool.finish(10)
-    finally:
-        signal.signal(signal.SIGALRM, previous)
-    assert answers == [False]

@@ -30,7 +30,7 @@ from jobqueue import (
 from jobqueue.models import new_id
 from jobqueue.testing import ignore_job_bundles, ignore_jobs
 
-NOT_FUNCTIONS = {"attach", "detach", "listeners", "notifier", "settings", "store", "vitals"}
+NOT_FUNCTIONS = {"attach", "detach", "listeners", "max_payload_bytes", "notifier", "settings", "store", "vitals"}
 """What worker pools and testing aids want of a service."""
 
 

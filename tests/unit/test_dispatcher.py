@@ -16,6 +16,7 @@ from jobqueue.outcomes import Outcome, OutcomeKind, RunError, fence_of
 from jobqueue.settings import WorkerSettings
 from jobqueue.worker.carrier import Carrier, HandedIn
 from jobqueue.worker.contact import Contact
+from jobqueue.worker.demand import Demand
 from jobqueue.worker.dispatcher import MAX_TRIPS, Dispatcher
 from jobqueue.worker.lost_claims import LostClaims
 from tests.fixtures.gated_worker_store import GatedWorkerStore
@@ -36,14 +37,14 @@ class Rig:
         contact = Contact(health.vital("workers"), settings.dead_for)
         carrier = Carrier(
             self.store,
-            ("t",),
             settings,
             name="test",
             contact=contact,
-            lost_claims=LostClaims(health),
+            lost_claims=LostClaims(health, self.store, settings.dead_for),
             health=health,
         )
-        self.dispatcher = Dispatcher(carrier, settings, contact)
+        demand = Demand(("t",), lambda _: False, settings)
+        self.dispatcher = Dispatcher(carrier, demand, settings, contact)
         self._workers = ThreadPoolExecutor(16)
 
     def add(self, n: int = 1, **options) -> list[Job]:

@@ -150,7 +150,7 @@ def test_an_error_without_data_has_none():
     assert json.loads(run_error_of(error).data_json)["error_data"] is None
 
 
-@pytest.mark.parametrize("data", [object(), float("nan"), "\0"], ids=repr)
+@pytest.mark.parametrize("data", [object(), float("nan"), "\0"], ids=["an object", "nan", "nul"])
 def test_error_data_that_is_no_json_says_so(data):
     """Error data that cannot be stored leaves a note in its place, and the rest stays."""
     error = BadLuckError("no")

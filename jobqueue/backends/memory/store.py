@@ -12,7 +12,7 @@ import attrs
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.session import Session
-from jobqueue.backends.memory.worker_store import MemoryWorkerStore
+from jobqueue.backends.memory.worker_store import MemoryWorkerStore, refuse_atomic_handlers
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, PayloadError
 from jobqueue.models import Job, JobBundle, JobDesc, State, Status
 from jobqueue.outcomes import Fence
@@ -236,8 +236,15 @@ class MemoryStore:
 
     # --- living and ending
 
-    def for_workers(self, *, lock_timeout: timedelta) -> MemoryWorkerStore:  # noqa: ARG002 - no row is ever held locked
+    def for_workers(
+        self,
+        *,
+        lock_timeout: timedelta,  # noqa: ARG002 - no row is ever held locked
+        atomic_connections: int = 0,
+    ) -> MemoryWorkerStore:
         """Return the same rows for one worker pool."""
+        if atomic_connections:
+            refuse_atomic_handlers()
         return MemoryWorkerStore(Session(self._session.queue, self._session.now))
 
     def close(self) -> None:

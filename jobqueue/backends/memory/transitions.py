@@ -11,6 +11,7 @@ from jobqueue.models import Job
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind
 
 _ATTEMPTS_KEPT: Final = 20
+_NOT_RUN: Final = frozenset({OutcomeKind.RELEASED, OutcomeKind.RESCUED})
 _LONGEST_DELAY: Final = timedelta(days=100 * 365)
 
 # A day from the ends of Python's calendar, so that a moment can be told in any time zone.
@@ -65,7 +66,8 @@ def saved(job: Job, outcome: Outcome, now: datetime) -> Job:
         error_data_json=None if error is None else error.data_json,
         attempt_errors_json=_attempts_after(job, outcome, now),
         current_retry_count=_retries_after(job, outcome.kind),
-        run_count=job.run_count if outcome.kind is OutcomeKind.RELEASED else job.run_count + 1,
+        run_count=job.run_count if outcome.kind in _NOT_RUN else job.run_count + 1,
+        rescue_count=job.rescue_count + 1 if outcome.kind is OutcomeKind.RESCUED else job.rescue_count,
         updated_at=now,
     )
 

@@ -1,7 +1,8 @@
 """Jobs and bundles in memory, as worker pools use them: trips, beats and the reaper."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NoReturn
 from uuid import UUID
 
 import attrs
@@ -9,8 +10,10 @@ import attrs
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
 from jobqueue.backends.memory.session import Session
+from jobqueue.errors import RegistrationError
 from jobqueue.models import Job, JobBundle, new_id
 from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind, Rescue, Trip
+from jobqueue.store import SilenceCounts, always
 
 
 class MemoryWorkerStore:
@@ -37,6 +40,10 @@ class MemoryWorkerStore:
         with self._session.changing() as change:
             return _save(change, outcomes)
 
+    def handler_transaction(self) -> NoReturn:
+        """Refuse."""
+        refuse_atomic_handlers()
+
     def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
         """Beat for claims; return the ids of the jobs that are still theirs."""
         with self._session.changing() as change:
@@ -45,9 +52,16 @@ class MemoryWorkerStore:
                 change.update_job(job, attrs.evolve(job, worker_alive_at=change.now, updated_at=change.now))
             return frozenset(job.id for job in owned)
 
-    def reap_jobs(self, dead_for: timedelta, max_rescues: int) -> list[Rescue]:
+    def get_jobs(self, job_ids: Iterable[UUID]) -> list[Job]:
+        """Read those of the jobs that are there."""
+        with self._session.reading() as rows:
+            return rows.find(job_ids)
+
+    def reap_jobs(self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
         with self._session.changing() as change:
+            if not if_counts(change.now):
+                return []
             return [_reap(change, job, max_rescues) for job in _silent(change, dead_for)]
 
     def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
@@ -60,6 +74,13 @@ class MemoryWorkerStore:
     def close(self) -> None:
         """Let go of the queue."""
         self._session.close()
+
+
+def refuse_atomic_handlers() -> NoReturn:
+    """Say that there is nothing here that could be rolled back."""
+    raise RegistrationError(
+        "memory:// cannot run atomic handlers: it has no transaction that their work could be part of"
+    )
 
 
 def _claim(

@@ -1,0 +1,117 @@
+"""A connection that does not wait for an answer for ever, and that can tell without a question that it was ended."""
+
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final, Never, Self, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.rows import TupleRow
+from psycopg.waiting import Ready, wait_selector
+
+from jobqueue.patience import seconds_to_answer
+
+_T = TypeVar("_T")
+
+_SECONDS_TO_SET_UP: Final = 10.0
+
+# Who waits for an answer is told ten times a second that there is none; the driver's own way to wait, in C, does not
+# tell before version 3.2.13, and is not used there.
+_TELLS_OF_SILENCE: Final = tuple(map(int, psycopg.__version__.split(".")[:3])) >= (3, 2, 13)
+_SECONDS_OF_SILENCE: Final = 0.1
+
+
+def _tell_nobody(error: Exception | None) -> None:
+    pass
+
+
+class BoundedConnection(psycopg.Connection[TupleRow]):
+    """A connection that is closed when an answer does not come in time; whoever waits for it gets OperationalError.
+
+    The timeouts of TCP end what waits for a host that is gone. They know nothing of a server, or of a proxy before it,
+    that hangs while its host goes on to acknowledge whatever it is sent.
+    """
+
+    answer_within: float = _SECONDS_TO_SET_UP
+    """How many seconds an answer may take, if its caller is not less patient: see jobqueue.patience."""
+
+    opened_at: float = -inf
+    """When it was made, by the monotonic clock."""
+
+    took_writes: bool = False
+    """Whether the server took writes when this was made."""
+
+    is_wanted: Callable[[], bool] = staticmethod(lambda: True)
+    """Asked ten times a second while an answer is awaited: whether anybody still wants it."""
+
+    @classmethod
+    def connect(  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] - rows are tuples here
+        cls, conninfo: str = "", *, tell: Callable[[Exception | None], object] = _tell_nobody, **kwargs: Any
+    ) -> Self:
+        """Connect, and *tell* with which error that failed, or None."""
+        try:
+            connection = super().connect(conninfo, **kwargs)
+        except Exception as error:
+            tell(error)
+            raise
+        tell(None)
+        connection.opened_at = time.monotonic()
+        connection.took_writes = connection.takes_writes
+        return connection
+
+    @property
+    def is_demoted(self) -> bool:
+        """Whether the server took writes once, and does not any more: then another may be the one to ask."""
+        return self.took_writes and not self.takes_writes
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether the server takes writes, as it said itself with its last answer; before version 14 it does not."""
+        told = self.pgconn.parameter_status
+        return told(b"in_hot_standby") != b"on" and told(b"default_transaction_read_only") != b"on"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether nothing has come so far that says otherwise; the server is not asked."""
+        try:
+            # The first may read the server's last words, and only the second finds that nothing follows them.
+            self.pgconn.consume_input()
+            self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def discard(self) -> None:
+        """Close it, whatever state it is in, and whoever it belongs to."""
+        self.pgconn.finish()
+
+    def wait(self, gen: PQGen[_T], *args: Any, **kwargs: Any) -> _T:
+        """Do what *gen* does, for as long as an answer may take."""
+        bounded = self._bounded(gen, seconds_to_answer(self.answer_within))
+        if _TELLS_OF_SILENCE:
+            return super().wait(bounded, *args, **kwargs)
+        try:
+            return wait_selector(bounded, self.pgconn.socket, _SECONDS_OF_SILENCE)
+        except KeyboardInterrupt:
+            self.discard()  # in the middle of something, it is of no use to anybody
+            raise
+
+    def _bounded(self, steps: PQGen[_T], seconds: float) -> PQGen[_T]:
+        deadline = time.monotonic() + seconds
+        try:
+            wanted = next(steps)
+            while True:
+                ready = yield wanted
+                if ready == Ready.NONE:
+                    if time.monotonic() >= deadline:
+                        self._give_up(f"there was no answer within {seconds:.3g} s")
+                    if not self.is_wanted():
+                        self._give_up("nobody wants the answer any more")
+                wanted = steps.send(ready)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    def _give_up(self, reason: str) -> Never:
+        self.discard()
+        raise psycopg.OperationalError(f"{reason}: the connection is given up")

@@ -1,0 +1,86 @@
+"""The transaction in which an atomic handler does its work, and which its job's completion joins at last."""
+
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from jobqueue.errors import TransactionError, UnavailableError
+from jobqueue.outcomes import Outcome
+from jobqueue_pg import rows
+from jobqueue_pg.connection import BoundedConnection
+from jobqueue_pg.database import Database
+from jobqueue_pg.errors import translate_errors
+from jobqueue_pg.queries import workers as queries
+
+
+class PostgresHandlerTransaction:
+    """The HandlerTransaction on PostgreSQL."""
+
+    def __init__(self, database: Database, connection: "psycopg.Connection[Any]", job_stopped: str) -> None:
+        self._database = database
+        self._connection = connection
+        self._job_stopped = job_stopped
+        self.is_saved = False
+
+    @property
+    def connection(self) -> "psycopg.Connection[Any]":
+        """The connection, for the handler."""
+        return self._connection
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the connection is lost, or its server takes no writes any more."""
+        connection = self._connection
+        return connection.closed or (isinstance(connection, BoundedConnection) and connection.is_demoted)
+
+    def save(self, outcome: Outcome) -> bool:
+        """Save what the run led to, as the last statement; return whether the claim still stood."""
+        with translate_errors():
+            self._check()
+            saving = {"outcomes": rows.outcomes_json([outcome]), "job_stopped": self._job_stopped}
+            saved = self._database.execute(self._connection, queries.SAVE_OUTCOMES, saving).fetchall()
+        self.is_saved = bool(saved)
+        return self.is_saved
+
+    def _check(self) -> None:
+        """Refuse a transaction that could not commit as a whole, or whose snapshot hides who has taken the claim."""
+        match self._connection.info.transaction_status:
+            case TransactionStatus.INERROR:
+                raise TransactionError(
+                    "a statement of the handler failed, and its error was caught: put what may fail into a savepoint, "
+                    "by `with ctx.connection.transaction()`; all that was done is rolled back"
+                )
+            case TransactionStatus.IDLE:
+                raise TransactionError(
+                    "the handler has ended its transaction by itself: what it did before that is committed, or rolled "
+                    "back, without the job's completion"
+                )
+            case _:
+                pass
+        [[isolation]] = self._database.execute(self._connection, queries.PREPARE_TO_COMPLETE, {}).fetchall()
+        if isolation != "read committed":
+            raise TransactionError(
+                f"the transaction of an atomic handler must be READ COMMITTED, not {str(isolation).upper()}: "
+                "all that was done is rolled back"
+            )
+
+
+def in_transaction(
+    connection: "psycopg.Connection[Any]", database: Database, job_stopped: str
+) -> Generator[PostgresHandlerTransaction]:
+    """Open a transaction on *connection*, yield it once, and commit it if an outcome was saved in it."""
+    transaction = PostgresHandlerTransaction(database, connection, job_stopped)
+    try:
+        with connection.transaction(force_rollback=True) as block:
+            yield transaction
+            block.force_rollback = not transaction.is_saved
+    finally:
+        # How the next handler gets its rows is not for this one to say.
+        connection.row_factory = tuple_row
+        connection.cursor_factory = psycopg.Cursor
+    # On a connection that it knows to be lost, the driver does not even try to commit, and says nothing.
+    if transaction.is_saved and transaction.is_cut_off:
+        raise UnavailableError("the connection of an atomic handler was lost before its transaction was committed")

@@ -1,0 +1,59 @@
+-- Make the roles of a queue, with the least that each needs; see docs/security.md.
+--
+--     jobqueue_enqueuer   adds jobs and bundles. It can neither read, change nor delete any: of its own it sees the ids.
+--     jobqueue_worker     runs jobs, and adds those that follow from them: reads all, changes how far jobs are, and not
+--                         what they are (type, payload, origin, bundle). Deletes bundles that asked for it.
+--     jobqueue_observer   reads everything, and changes nothing.
+--     jobqueue_manager    all that a service can do: it adds, reads, resets, cancels and deletes. Not DDL.
+--
+-- They cannot log in: grant them to users that can, `grant jobqueue_worker to app`. What they are called begins with
+-- the setting jobqueue.role_prefix, for clusters where several queues need different users.
+--
+-- Run: after migrations, by the owner of the tables. Roles that are missing are made, for which that user needs
+-- CREATEROLE. Again after each upgrade, or whenever you like: a role then has what is said here, and no more.
+-- Locks: none that matter.
+--
+-- This file names no schema: it means the first one of the search_path. With psql:
+--     PGOPTIONS=-csearch_path=worker psql --single-transaction --file=grant_roles.sql
+--     PGOPTIONS='-csearch_path=billing -cjobqueue.role_prefix=billing' psql --single-transaction --file=grant_roles.sql
+
+do $$
+declare
+    prefix constant text := coalesce(nullif(current_setting('jobqueue.role_prefix', true), ''), 'jobqueue');
+    enqueuer constant text := prefix || '_enqueuer';
+    worker constant text := prefix || '_worker';
+    observer constant text := prefix || '_observer';
+    manager constant text := prefix || '_manager';
+    role_name text;
+begin
+    if to_regclass(format('%I.job', current_schema())) is null then
+        raise exception 'there is no queue in schema "%": set the search_path to the one it is in', current_schema();
+    end if;
+
+    foreach role_name in array array[enqueuer, worker, observer, manager] loop
+        if not exists (select from pg_catalog.pg_roles where rolname = role_name) then
+            execute format('create role %I nologin', role_name);
+        end if;
+        execute format('revoke all on job, job_bundle, migration from %I', role_name);
+        -- What a service is refused without: it looks whether the schema is what its version needs.
+        execute format('grant usage on schema %I to %I', current_schema(), role_name);
+        execute format('grant select on migration to %I', role_name);
+    end loop;
+
+    -- The ids, so that a duplicate can be named: PostgreSQL tells them only to those who may read them.
+    execute format('grant insert, select (id) on job, job_bundle to %I', enqueuer);
+
+    execute format('grant select, insert on job, job_bundle to %I', worker);
+    execute format(
+        'grant update ('
+        'start_at, started_at, worker_alive_at, stopped_at, claim_id, lease, claimed_by, current_retry_count, '
+        'run_count, rescue_count, error_msg, error_data, attempt_errors, result, progress, cancelled_at, updated_at'
+        ') on job to %I', worker
+    );
+    execute format('grant update (num_jobs, num_jobs_stopped, updated_at), delete on job_bundle to %I', worker);
+
+    execute format('grant select on job, job_bundle to %I', observer);
+
+    execute format('grant select, insert, update, delete on job, job_bundle to %I', manager);
+end
+$$;

@@ -1,0 +1,216 @@
+"""Connections of atomic handlers: how many there are, and what becomes of a job whose connection is lost."""
+
+import logging
+import threading
+from contextlib import ExitStack
+from datetime import timedelta
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from jobqueue import Job, JobBundle, JobContext, JobDesc, Registry, State
+from tests.fixtures.fault_proxy import FaultProxy
+from tests.fixtures.stores import assert_counts_true, fetch_all, row_of
+from tests.fixtures.waiting import wait_until
+from tests.fixtures.workers import Workers, wait_for_end
+
+EFFECTS = "select number from effect order by number"
+
+
+@pytest.fixture(autouse=True)
+def _effects(db):
+    db.execute("create table effect (number int, job_id uuid)")
+    yield
+    db.execute("drop table effect")
+
+
+@pytest.fixture
+def proxy(queue):
+    """A network that tests spoil, between workers and the server."""
+    server = conninfo_to_dict(queue)
+    with FaultProxy(str(server["host"]), int(str(server["port"]))) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def remote(queue, proxy):
+    """Worker pools behind that network."""
+    made = Workers(proxy.route(queue))
+    yield made
+    made.end()
+
+
+def affect(ctx: JobContext, number: int) -> None:
+    """Do what is to be done exactly once."""
+    ctx.connection.execute("insert into effect values (%s, %s)", [number, ctx.job.id])
+
+
+def test_no_more_connections_than_allowed(workers, registry, db):
+    """Eight threads run two atomic jobs at a time, and have the other threads for other jobs meanwhile."""
+    service = workers.service(application_name="atomic", atomic_connections=2, batch_size=16)
+    lock, leave = threading.Lock(), threading.Event()
+    running, most = 0, 0
+
+    @registry.handler("slow", atomic=True)
+    def slow(ctx: JobContext, number: int) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        affect(ctx, number)
+        assert leave.wait(20)
+        with lock:
+            running -= 1
+
+    registry.register_func_for_job_type("plain", lambda number: number)
+    service.add_jobs([Job.new("slow", number, priority=1) for number in range(6)])
+    service.add_jobs([Job.new("plain", number) for number in range(40)])
+    workers.start_on(service, registry, 8)
+    done = "select count(*) from worker.job where stopped_at is not null and type = 'plain'"
+    wait_until(lambda: fetch_all(db, done) == [40])
+    wait_until(lambda: running == 2)
+    assert fetch_all(db, "select count(*) from worker.job where type = 'slow' and started_at is not null") == [2]
+    # Two with transactions, three of the pool, one that listens, and those of the calls above.
+    sessions = (
+        "select count(*) from pg_stat_activity where application_name = 'atomic' and state = 'idle in transaction'"
+    )
+    assert fetch_all(db, sessions) == [2]
+    leave.set()
+    wait_until(lambda: fetch_all(db, "select count(*) from worker.job where stopped_at is null") == [0])
+    assert most == 2
+    assert fetch_all(db, EFFECTS) == list(range(6))
+
+
+def test_a_lost_connection_is_a_rescue(workers, registry, db):
+    """A run whose connection is killed is taken up again without a retry, as often as a killed worker's job is."""
+    service = workers.service(max_rescues=2)
+
+    @registry.handler("once", atomic=True)
+    def once(ctx: JobContext, number: int) -> None:
+        affect(ctx, number)
+        if ctx.job.rescue_count == 0:
+            ctx.connection.execute("select pg_terminate_backend(pg_backend_pid())")
+
+    @registry.handler("always", atomic=True)
+    def always(ctx: JobContext, number: int) -> None:
+        affect(ctx, number)
+        ctx.connection.execute("select pg_terminate_backend(pg_backend_pid())")
+
+    first, second = service.enqueue("once", 1), service.enqueue("always", 2, max_retry_count=5)
+    workers.start_on(service, registry)
+    ended = wait_for_end(service, first)
+    assert (ended.state, ended.rescue_count, ended.run_count, ended.current_retry_count) == (State.SUCCEEDED, 1, 1, 0)
+    ended = wait_for_end(service, second)
+    assert (ended.state, ended.rescue_count) == (State.FAILED, 2)
+    assert "lost its connection" in ended.error_msg
+    assert fetch_all(db, EFFECTS) == [1]
+    assert service.health()["lost_claims"] == 0
+
+
+def test_a_bundle_that_is_locked_for_long_costs_no_second_run(workers, registry, db, other_db):
+    """While the completion waits for its bundle's row, three times dead_for, nobody takes the job away."""
+    fast = {"heartbeat_interval": timedelta(seconds=0.2), "dead_for": timedelta(seconds=0.6)}
+    service = workers.service(**fast)
+    runs = []
+
+    @registry.handler("t", atomic=True)
+    def work(ctx: JobContext, number: int) -> None:
+        runs.append(number)
+        affect(ctx, number)
+
+    bundle = service.add_bundle(JobBundle.new("b", [JobDesc(1, type="t")]))
+    workers.start(Registry(), **fast)  # it reaps
+    with other_db.transaction():
+        other_db.execute("select from worker.job_bundle where id = %s for update", [bundle.id])
+        workers.start_on(service, registry)
+        wait_until(lambda: runs)
+        threading.Event().wait(1.8)
+    ended = wait_for_end(service, bundle.jobs[0])
+    assert (ended.rescue_count, ended.run_count, runs) == (0, 1, [1])
+    assert fetch_all(db, EFFECTS) == [1]
+    assert_counts_true(db)
+    assert service.health()["lost_claims"] == 0
+
+
+def test_a_hung_atomic_handler_is_rolled_back_after_its_release(workers, registry, db, queue):
+    """Its job runs elsewhere at once; when it ends at last, what it did is rolled back."""
+    service = workers.service()
+    arrived, leave, ended = threading.Event(), threading.Event(), threading.Event()
+
+    @registry.handler("t", atomic=True)
+    def work(ctx: JobContext, number: int) -> str:
+        affect(ctx, number)
+        if arrived.is_set():
+            return "elsewhere"
+        arrived.set()
+        assert leave.wait(20)
+        ended.set()
+        return "late"
+
+    job = service.enqueue("t", 1)
+    pool = workers.start_on(service, registry, 1)
+    assert arrived.wait(10)
+    assert not pool.finish(0.1)
+    assert row_of(db, job.id)["started_at"] is None
+    other = workers.service()
+    workers.start_on(other, registry, 1)
+    assert wait_for_end(other, job).result == "elsewhere"
+    leave.set()
+    assert ended.wait(10)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "jobqueue-worker-0"][1:])
+    assert fetch_all(db, EFFECTS) == [1]
+    assert other.get_job(job.id).result == "elsewhere"
+
+
+@pytest.mark.parametrize(("unanswered", "runs_made"), [(b"COMMIT", 1), (b"jsonb_to_recordset", 2)])
+def test_a_cut_while_it_completes_is_no_second_effect(remote, service, registry, proxy, db, unanswered, runs_made):
+    """Whether its connection is cut at the commit or at the save before it, a job has one effect and one completion."""
+    runs = []
+
+    @registry.handler("t", atomic=True)
+    def work(ctx: JobContext, number: int) -> int:
+        runs.append(number)
+        affect(ctx, number)
+        if len(runs) == 1:
+            proxy.cut_answer(to=unanswered)
+        return number
+
+    bundle = service.add_bundle(JobBundle.new("b", [JobDesc(7, type="t")]))
+    worker = remote.service(batch_size=8)
+    remote.start_on(worker, registry, 1)
+    ended = wait_for_end(service, bundle.jobs[0], 20)
+    wait_until(lambda: proxy.num_cut_answers == 1)
+    assert (ended.state, ended.result, ended.run_count) == (State.SUCCEEDED, 7, 1)
+    assert fetch_all(db, EFFECTS) == [7]
+    assert (len(runs), ended.rescue_count) == (runs_made, runs_made - 1)
+    assert_counts_true(db)
+    wait_until(lambda: worker.health()["parts"]["workers"]["state"] == "up")
+    assert worker.health()["lost_claims"] == worker.health()["refused_outcomes"] == 0
+
+
+def test_where_there_is_no_connection_the_job_waits(queue, service, registry, db, caplog):
+    """Jobs for which no connection can be had are given back at no cost, which is logged once, and run in the end."""
+    role = "few_connections"
+    db.execute(f"create role {role} login connection limit 4")
+    db.execute(f"grant usage on schema worker to {role}")
+    db.execute(f"grant all on effect, worker.job, worker.job_bundle, worker.migration to {role}")
+    made = Workers(make_conninfo(queue, user=role))
+    registry.handler("t", atomic=True)(affect)
+    jobs = [service.enqueue("t", number) for number in range(3)]
+    try:
+        worker = made.service(poll_interval=timedelta(seconds=0.2), poll_only=True)
+        with ExitStack() as others:
+            for _ in range(3):
+                others.enter_context(psycopg.connect(make_conninfo(queue, user=role)))
+            made.start_on(worker, registry, 1)
+            wait_until(lambda: worker.health()["parts"]["atomic handlers"]["state"] == "down", 20)
+        for job in jobs:
+            ended = wait_for_end(service, job, 30)
+            assert (ended.state, ended.run_count, ended.rescue_count) == (State.SUCCEEDED, 1, 0)
+        assert fetch_all(db, EFFECTS) == [0, 1, 2]
+        lines = [record for record in caplog.records if "atomic handlers get no connection" in record.getMessage()]
+        assert [line.levelno for line in lines] == [logging.WARNING]
+    finally:
+        made.end()
+        db.execute(f"drop owned by {role}; drop role {role}")
