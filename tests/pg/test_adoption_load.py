@@ -67,7 +67,7 @@ def filled(database: str, version: str) -> str:
     return database
 
 
-def test_a_million_jobs_in_use(filled: str, version: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_in_use(filled: str, version: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody waits for a lock for a second, nothing that was written is lost, and all sides can go on."""
     caplog.set_level(logging.INFO, __name__)
     with closing(psycopg.connect(filled, autocommit=True)) as db:

@@ -153,6 +153,7 @@ def test_a_lost_claim_rolls_all_back(workers, registry, db, caplog):
             return "second"
         arrived.set()
         assert leave.wait(10)
+        wait_until(lambda: ctx.is_lost)
         with pytest.raises(LostClaimError):
             ctx.check()
         return "first"

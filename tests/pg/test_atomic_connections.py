@@ -178,14 +178,14 @@ def test_a_cut_while_it_completes_is_no_second_effect(remote, service, registry,
 
     bundle = service.add_bundle(JobBundle.new("b", [JobDesc(7, type="t")]))
     worker = remote.service(batch_size=8)
-    remote.start_on(worker, registry, 1)
+    pool = remote.start_on(worker, registry, 1)
     ended = wait_for_end(service, bundle.jobs[0], 20)
     wait_until(lambda: proxy.num_cut_answers == 1)
     assert (ended.state, ended.result, ended.run_count) == (State.SUCCEEDED, 7, 1)
     assert fetch_all(db, EFFECTS) == [7]
     assert (len(runs), ended.rescue_count) == (runs_made, runs_made - 1)
     assert_counts_true(db)
-    wait_until(lambda: worker.health()["parts"]["workers"]["state"] == "up")
+    assert pool.finish(20)
     assert worker.health()["lost_claims"] == worker.health()["refused_outcomes"] == 0
 
 

@@ -62,7 +62,7 @@ def test_what_waits_is_beaten_for(store: PostgresStore, parts: Parts, db: Connec
 def test_trips_leave_a_connection_to_the_beats(store: PostgresStore, db: Connection, other_db: Connection):
     """However many outcomes wait for locked rows, in as many trips as there may be, claims are beaten for."""
     add(store, *(make_job() for _ in range(4)))
-    with closing(store.for_workers(lock_timeout=timedelta(seconds=PATIENCE))) as workers, ThreadPoolExecutor(4) as pool:
+    with closing(store.for_workers(lock_timeout=timedelta(seconds=PATIENCE))) as workers, ThreadPoolExecutor(5) as pool:
         dispatcher = Parts(workers).dispatcher
 
         def trips_of(num_workers: int) -> list[int]:
@@ -76,9 +76,11 @@ def test_trips_leave_a_connection_to_the_beats(store: PostgresStore, db: Connect
                 dispatcher.hand_in(Outcome.finished(job), seconds=60)
                 pool.submit(dispatcher.next_job)
                 wait_until(lambda number=number: trips_of(number) == fetch_all(db, WAITING), PATIENCE)
-            assert workers.touch_jobs([fence_of(job) for job in jobs]) == {job.id for job in jobs}
+            beating = pool.submit(workers.touch_jobs, [fence_of(job) for job in jobs])
+            wait_until(beating.done, PATIENCE)
         dispatcher.close()
         assert dispatcher.wait_until_saved(PATIENCE)
+        assert beating.result() == {job.id for job in jobs}
 
 
 def test_an_outcome_that_no_worker_carries_is_saved(store: PostgresStore, parts: Parts, db: Connection):
