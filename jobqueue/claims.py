@@ -5,7 +5,7 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import timedelta
@@ -21,6 +21,7 @@ from jobqueue.job_context import JobContext
 from jobqueue.limits import check_type_or_pattern
 from jobqueue.models import Job
 from jobqueue.outcomes import Claimant, Outcome, claim_shown_by, fence_of
+from jobqueue.patience import patience
 from jobqueue.registry import default_registry
 from jobqueue.service import Service
 from jobqueue.store import WorkerStore
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _MAX_CALLS: Final = 2  # at the same time, so that a beat always finds a connection
 _LONGEST_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _SECONDS_TO_JOIN: Final = 5.0
+_SECONDS_TO_RELEASE: Final = 4.0  # before that
 
 
 class Claims:
@@ -159,16 +161,16 @@ class Claims:
         vital = self._service.vitals.vital("claims")
         asked_at = monotonic()
         try:
-            owned = store.touch_jobs([fence_of(claim.job) for claim in claims])
+            standing = _standing(store, claims)
         except BackendError as error:
             if vital.failed(error):
                 logger.warning("claims made by hand cannot be beaten for, trying again: %s", error)
             return
         if vital.succeeded():
-            logger.info("claims made by hand are beaten for again")
-        self._keep([claim for claim in claims if claim.job.id in owned], asked_at)
+            logger.warning("claims made by hand are beaten for again")
+        self._keep(standing, asked_at)
         for claim in claims:
-            if claim.job.id not in owned:
+            if claim not in standing:
                 claim.lose()
 
     def _keep(self, claims: Iterable[Claim], asked_at: float) -> None:
@@ -204,14 +206,15 @@ class Claims:
     def release_all(self) -> None:
         """Release all claims that have not ended, as far as the database answers."""
         claims = self._open_claims()
-        for place, claim in enumerate(claims):
-            try:
-                claim.release()
-            except UnavailableError as error:
-                logger.warning("%d jobs, claimed by hand, are not released: %s", len(claims) - place, error)
-                return
-            except JobQueueError as error:
-                logger.warning("job %s, claimed by hand, is not released: %s", claim.job.id, error)
+        with patience(_SECONDS_TO_RELEASE):
+            for place, claim in enumerate(claims):
+                try:
+                    claim.release()
+                except (UnavailableError, ClosedError) as error:
+                    logger.warning("%d jobs, claimed by hand, are not released: %s", len(claims) - place, error)
+                    return
+                except JobQueueError as error:
+                    logger.warning("job %s, claimed by hand, is not released: %s", claim.job.id, error)
 
 
 def _checked_types(types: str | Iterable[str]) -> list[str]:
@@ -220,6 +223,22 @@ def _checked_types(types: str | Iterable[str]) -> list[str]:
     elif not isinstance(types, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
         raise InvalidJobError(f"types must be job types, not {types!r:.40}", field="types")
     return [check_type_or_pattern("types", name) for name in types]
+
+
+def _standing(store: WorkerStore, claims: Sequence[Claim]) -> set[Claim]:
+    """Beat for *claims*; return those that still stand.
+
+    The store tells by the ids of jobs. A job that was taken away may have been claimed here again: of its claims, each
+    is asked for apart.
+    """
+    standing = set[Claim]()
+    left = list(claims)
+    while left:
+        of_job = {claim.job.id: claim for claim in left}
+        owned = store.touch_jobs([fence_of(claim.job) for claim in of_job.values()])
+        standing.update(claim for job_id, claim in of_job.items() if job_id in owned)
+        left = [claim for claim in left if of_job[claim.job.id] is not claim]
+    return standing
 
 
 class _ClaimsKeeper(StoppableThread):

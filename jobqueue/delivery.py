@@ -16,7 +16,14 @@ from uuid import UUID
 
 import attrs
 
-from jobqueue.errors import JobBundleNotFoundError, JobQueueError, LockTimeoutError, UnavailableError
+from jobqueue.errors import (
+    BackendError,
+    JobBundleNotFoundError,
+    JobQueueError,
+    LockTimeoutError,
+    RefusedError,
+    UnavailableError,
+)
 from jobqueue.events import Connected, Event, JobBundleStopped, JobStopped
 from jobqueue.health import Health
 from jobqueue.listeners import Listeners
@@ -227,8 +234,8 @@ class _DeliveryThread(StoppableThread):
             return {}
         try:
             jobs = self._read(lambda: self._store.get_jobs(ids)) or []
-        except Exception:  # noqa: BLE001 - reading them singly shows what is wrong
-            jobs = self._read_singly(ids)
+        except Exception as error:  # noqa: BLE001 - reading them singly shows what is wrong
+            jobs = [] if self._is_shut_out(error) else self._read_singly(ids)
         return {job.id: job for job in jobs}
 
     def _read_singly(self, ids: Collection[UUID]) -> list[Job]:
@@ -250,10 +257,19 @@ class _DeliveryThread(StoppableThread):
         except JobBundleNotFoundError:
             logger.debug("bundle %s was deleted before its listeners could be told", bundle_id)
         except Exception as error:  # noqa: BLE001 - the next event is another story
-            self._give_up(f"bundle {bundle_id}, which", error)
+            if not self._is_shut_out(error):
+                self._give_up(f"bundle {bundle_id}, which", error)
         else:
             if bundle is not None:
                 self._listeners.tell_bundle(bundle)
+
+    def _is_shut_out(self, error: Exception) -> bool:
+        """Return whether *error* is not about rows but about their tables; if so, it has been told, the first time."""
+        if not isinstance(error, BackendError) or isinstance(error, RefusedError):
+            return False
+        if self._vital.failed(error):
+            logger.error("listeners are not told of jobs and bundles, which cannot be read: %s", error)
+        return True
 
     def _give_up(self, what: str, error: Exception) -> None:
         logger.error("listeners are not told of %s cannot be read", what, exc_info=error)
@@ -276,6 +292,6 @@ class _DeliveryThread(StoppableThread):
                 raise
             else:
                 if self._vital.succeeded():
-                    logger.info("listeners go on, the database answers again")
+                    logger.warning("listeners go on, the database answers again")
                 return found
         return None

@@ -49,7 +49,7 @@ def do_job(job: Job, registry: Registry = default_registry, *, connection: objec
     """Run the handler of *job* here and now, without a queue; return its result, be it Snooze or Discard.
 
     Of the timeouts only the handler's own applies. Whatever the handler raises is raised. An atomic handler works on
-    *connection*, whose transaction stays the caller's.
+    *connection*, whose transaction stays the caller's; without one, ``ctx.connection`` raises JobQueueError.
 
     Raises:
         HandlerNotFoundError: *registry* has no handler for the job's type.
@@ -107,7 +107,7 @@ def outcome_of_failure(
         return _failed(job, _unscheduled(job, error, problem))
     if retry is None:
         return _failed(job, error)
-    logger.warning("job failed and will be retried: %s", _first_line(error), extra=_ids(job))
+    logger.warning("job %s (%s) failed and will be retried: %s", job.id, job.type, _first_line(error), extra=_ids(job))
     return retry
 
 
@@ -211,7 +211,7 @@ def _unscheduled(job: Job, error: RunError, problem: BaseException) -> RunError:
 
 
 def _failed(job: Job, error: RunError) -> Outcome:
-    logger.error("job failed: %s", _first_line(error), extra=_ids(job))
+    logger.error("job %s (%s) failed: %s", job.id, job.type, _first_line(error), extra=_ids(job))
     return Outcome.failed(job, error)
 
 

@@ -125,7 +125,7 @@ class JobContext:
         """
         if self._transaction is None:
             raise JobQueueError(
-                f"{self._name} has no connection of its own: only handlers registered with atomic=True have, when "
+                f"{self._name} has no connection of its own: only handlers registered with atomic=True have, while "
                 "worker threads run them; do_job(job, connection=...) lends them one"
             )
         return self._transaction.connection
@@ -177,8 +177,8 @@ class JobContext:
         """Note, from any thread, until when (by the monotonic clock) nobody can have taken the claim away."""
         self._kept_until = moment
 
-    def work_in(self, transaction: HandlerTransaction) -> None:
-        """Give the run of an atomic handler its transaction."""
+    def work_in(self, transaction: HandlerTransaction | None) -> None:
+        """Give the run of an atomic handler its transaction; None takes it away."""
         self._transaction = transaction
 
     def lose(self) -> None:

@@ -13,12 +13,12 @@ _deadline: Final[ContextVar[float]] = ContextVar("jobqueue_deadline", default=in
 
 
 @contextmanager
-def patience(seconds: float | None) -> Generator[None]:
+def patience(seconds: float | None, *, at_least: float = _LEAST_SECONDS) -> Generator[None]:
     """Have calls within the block wait for no longer than *seconds* in all; None: as long as the backend.
 
-    One second is granted in any case: even who wants to look only once may need a new connection for it.
+    One second, or *at_least*, is granted in any case: even who wants to look only once may need a new connection.
     """
-    token = _deadline.set(inf if seconds is None else time.monotonic() + max(seconds, _LEAST_SECONDS))
+    token = _deadline.set(inf if seconds is None else time.monotonic() + max(seconds, at_least))
     try:
         yield
     finally:

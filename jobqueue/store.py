@@ -192,7 +192,7 @@ SilenceCounts = Callable[[datetime], bool]
 """Whether claims that are silent at a moment, by the backend's clock, may be taken for abandoned."""
 
 
-def always(_: datetime) -> bool:
+def always_counts(_: datetime) -> bool:
     """Count all silence."""
     return True
 
@@ -235,7 +235,9 @@ class WorkerStore(Protocol):
         """Read those of the jobs that are there, in any order."""
         ...
 
-    def reap_jobs(self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always) -> list[Rescue]:
+    def reap_jobs(
+        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
+    ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer.
 
         A job that was taken up again *max_rescues* times already is failed instead. Nothing is done unless *if_counts*,

@@ -3,6 +3,7 @@
 import logging
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypedDict, Unpack
 
 import psycopg
@@ -45,40 +46,23 @@ def connect(
     connections for the calls of the application. *listen_conninfo* leads past a pooler that does not pass
     notifications on; with *poll_only* nothing listens at all, and waiting jobs are found within
     ``settings.poll_interval``. So it is, with a warning, when nothing could be heard. With *prepared_statements* None
-    they are used unless a pooler is before the database; True: even then, as with PgBouncer from 1.21 on, if its
-    ``max_prepared_statements`` is set; False: never.
+    they are used unless a pooler is before the database; True: even then, if it keeps track of them, as PgBouncer
+    from 1.21 on with ``max_prepared_statements``; False: never.
 
     Raises:
-        ValueError: an argument is out of range, or *conninfo* is not a connection string.
+        TypeError, ValueError: an argument is out of range, or *conninfo* is not a connection string.
         UnavailableError: the database does not answer.
         SchemaError: the queue's tables are missing, or of another version; the message names the command to run.
     """
-    if pool_size < 1:
-        raise ValueError(f"pool_size must be at least 1, not {pool_size}")
-    if max_payload_bytes < 1:
-        raise ValueError(f"max_payload_bytes must be at least 1, not {max_payload_bytes}")
-    _check_settings(settings)
+    _check_arguments(settings, pool_size, max_payload_bytes, prepared_statements=prepared_statements)
     complete = complete_conninfo(conninfo)
     around = complete_conninfo(listen_conninfo) if listen_conninfo else None
-    with translate_errors(), psycopg.connect(complete, autocommit=True) as connection:
-        check_schema(connection, schema)
-        listen_at = None if poll_only else _where_to_listen(connection, complete, around)
     vitals = Health()
-    notifier = (
-        SilentNotifier()
-        if listen_at is None
-        else PostgresNotifier(listen_at, schema=schema, vital=vitals.vital("listener"))
-    )
+    notifier = _notifier(_look_at(complete, schema, around, poll_only=poll_only), schema, vitals)
     store = PostgresStore(complete, schema=schema, pool_size=pool_size, prepared_statements=prepared_statements)
+    open_on = partial(QueueService, store=store, notifier=notifier, vitals=vitals)
     try:
-        return QueueService(
-            store=store,
-            notifier=notifier,
-            settings=settings,
-            origin=origin,
-            max_payload_bytes=max_payload_bytes,
-            vitals=vitals,
-        )
+        return open_on(settings=settings, origin=origin, max_payload_bytes=max_payload_bytes)
     except BaseException:
         store.close()
         raise
@@ -143,6 +127,24 @@ def _reap(service: QueueService, dead_for: timedelta) -> None:
         logger.info("took up %d interrupted jobs", len(rescues) - failed)
 
 
+def _check_arguments(
+    settings: WorkerSettings, pool_size: int, max_payload_bytes: int, *, prepared_statements: bool | None
+) -> None:
+    _check_settings(settings)
+    for name, number in (("pool_size", pool_size), ("max_payload_bytes", max_payload_bytes)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, not {number}")
+    if not isinstance(prepared_statements, bool | None):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+        raise TypeError(f"prepared_statements must be True, False or None, not {prepared_statements!r}")
+
+
+def _look_at(conninfo: str, schema: str, around: str | None, *, poll_only: bool) -> str | None:
+    """Return what to connect to for notifications, if anything, after a look at whether the schema is what we need."""
+    with translate_errors(), psycopg.connect(conninfo, autocommit=True) as connection:
+        check_schema(connection, schema)
+        return None if poll_only else _where_to_listen(connection, conninfo, around)
+
+
 def _where_to_listen(connection: psycopg.Connection[Any], conninfo: str, around: str | None) -> str | None:
     """Return what to connect to for notifications: *around* a pooler, if that is given. None: none would be heard."""
     if around is None and not is_lent(connection):
@@ -162,6 +164,12 @@ def _where_to_listen(connection: psycopg.Connection[Any], conninfo: str, around:
         else "the pooler before the database does not pass notifications on",
     )
     return None
+
+
+def _notifier(listen_at: str | None, schema: str, vitals: Health) -> PostgresNotifier | SilentNotifier:
+    if listen_at is None:
+        return SilentNotifier()
+    return PostgresNotifier(listen_at, schema=schema, vital=vitals.vital("listener"))
 
 
 def _check_settings(settings: WorkerSettings) -> None:

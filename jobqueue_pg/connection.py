@@ -8,18 +8,13 @@ from typing import Any, Final, Never, Self, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
-from psycopg.waiting import Ready, wait_selector
+from psycopg.waiting import Ready
 
 from jobqueue.patience import seconds_to_answer
 
 _T = TypeVar("_T")
 
 _SECONDS_TO_SET_UP: Final = 10.0
-
-# Who waits for an answer is told ten times a second that there is none; the driver's own way to wait, in C, does not
-# tell before version 3.2.13, and is not used there.
-_TELLS_OF_SILENCE: Final = tuple(map(int, psycopg.__version__.split(".")[:3])) >= (3, 2, 13)
-_SECONDS_OF_SILENCE: Final = 0.1
 
 
 def _tell_nobody(error: Exception | None) -> None:
@@ -88,14 +83,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
     def wait(self, gen: PQGen[_T], *args: Any, **kwargs: Any) -> _T:
         """Do what *gen* does, for as long as an answer may take."""
-        bounded = self._bounded(gen, seconds_to_answer(self.answer_within))
-        if _TELLS_OF_SILENCE:
-            return super().wait(bounded, *args, **kwargs)
-        try:
-            return wait_selector(bounded, self.pgconn.socket, _SECONDS_OF_SILENCE)
-        except KeyboardInterrupt:
-            self.discard()  # in the middle of something, it is of no use to anybody
-            raise
+        return super().wait(self._bounded(gen, seconds_to_answer(self.answer_within)), *args, **kwargs)
 
     def _bounded(self, steps: PQGen[_T], seconds: float) -> PQGen[_T]:
         deadline = time.monotonic() + seconds

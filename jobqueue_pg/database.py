@@ -37,6 +37,7 @@ class Database:
         self.schema = schema
         self.now = now
         self._statements: dict[str, _Statement] = {}
+        self._closing = threading.Event()
 
     def fetch(self, statement: LiteralString, parameters: Parameters) -> list[Row]:
         """Run one statement in a transaction of its own; return its rows."""
@@ -54,7 +55,7 @@ class Database:
         return self._try(lambda connection: read(self.execute(connection, statement, parameters)))
 
     def _try(self, work: "Callable[[Connection[Any]], _T]", isolation: LiteralString | None = None) -> _T:
-        """Do *work*; again, up to three times, when the server has rolled it back for no fault of its own."""
+        """Do *work*; again, after a short pause, up to three times when the server has rolled it back for no fault."""
         backoff = Backoff(_FIRST_PAUSE)
         with translate_errors():
             for _ in range(_TIMES_TO_TRY - 1):
@@ -62,7 +63,7 @@ class Database:
                     return self._try_once(work, isolation)
                 except ROLLED_BACK:
                     # Whoever was preferred has to take its locks first, or it meets us again.
-                    threading.Event().wait(backoff.next())
+                    self._closing.wait(backoff.next())
             return self._try_once(work, isolation)
 
     def _try_once(self, work: "Callable[[Connection[Any]], _T]", isolation: LiteralString | None) -> _T:
@@ -83,6 +84,7 @@ class Database:
 
     def close(self) -> None:
         """Give up the connections."""
+        self._closing.set()
         self.pool.close(timeout=_SECONDS_TO_CLOSE)
 
 

@@ -18,7 +18,6 @@ _SESSION_OVER = (
     errors.IdleInTransactionSessionTimeout,
     errors.InvalidSqlStatementName,
     errors.DuplicatePreparedStatement,
-    errors.FeatureNotSupported,
 )
 _TRANSACTION_TIMEOUT = "25P04"  # from PostgreSQL 17 on
 # Where the server works on files. A quota, or a limit on their size, is an internal error to it.
@@ -34,7 +33,7 @@ ROLLED_BACK = (
     errors.InvalidSqlStatementName,
     errors.DuplicatePreparedStatement,
 )
-"""Errors after which the same statement may be tried again at once."""
+"""Errors after which the same statement may be tried again soon."""
 
 
 @contextmanager
@@ -59,7 +58,7 @@ def _keep_values_back(error: psycopg.Error) -> None:
 def _translated(error: psycopg.Error) -> Exception:
     if isinstance(error, psycopg_pool.PoolClosed):
         return ClosedError("the service was closed")
-    reason = str(error).strip() or type(error).__qualname__
+    reason = " ".join(str(error).split()) or type(error).__qualname__
     if isinstance(error, _TOOK_TOO_LONG):
         return LockTimeoutError(f"this took too long, or another transaction held a needed row: {reason}")
     if isinstance(error, _NOT_OUR_SCHEMA):
@@ -84,4 +83,13 @@ def _is_passing(error: psycopg.Error) -> bool:
         error.sqlstate.startswith(_PASSING)
         or error.sqlstate == _TRANSACTION_TIMEOUT
         or isinstance(error, _SESSION_OVER)
+        or is_stale_plan(error)
     )
+
+
+def is_stale_plan(error: psycopg.Error) -> bool:
+    """Return whether a statement was prepared for a table that was altered since: in another session it will run.
+
+    What else is not supported, or said to be so by a trigger of the application, never will.
+    """
+    return isinstance(error, errors.FeatureNotSupported) and error.diag.source_function == "RevalidateCachedQuery"

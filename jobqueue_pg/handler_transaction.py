@@ -1,11 +1,12 @@
 """The transaction in which an atomic handler does its work, and which its job's completion joins at last."""
 
 from collections.abc import Generator
-from typing import Any
+from contextlib import contextmanager
+from math import inf
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from jobqueue.errors import TransactionError, UnavailableError
 from jobqueue.outcomes import Outcome
@@ -15,18 +16,27 @@ from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.queries import workers as queries
 
+_ENDED: Final = (
+    "the handler has ended its transaction by itself: what it did before that is committed, or rolled back, without "
+    "the job's completion; what it did afterwards is rolled back"
+)
+
 
 class PostgresHandlerTransaction:
     """The HandlerTransaction on PostgreSQL."""
 
-    def __init__(self, database: Database, connection: "psycopg.Connection[Any]", job_stopped: str) -> None:
+    def __init__(self, database: Database, connection: psycopg.Connection[Any], job_stopped: str) -> None:
         self._database = database
         self._connection = connection
         self._job_stopped = job_stopped
         self.is_saved = False
 
+    def begin(self) -> None:
+        """Mark the transaction, so that it is known from any other at its end."""
+        self._database.execute(self._connection, queries.MARK_TRANSACTION, {})
+
     @property
-    def connection(self) -> "psycopg.Connection[Any]":
+    def connection(self) -> psycopg.Connection[Any]:
         """The connection, for the handler."""
         return self._connection
 
@@ -47,40 +57,50 @@ class PostgresHandlerTransaction:
 
     def _check(self) -> None:
         """Refuse a transaction that could not commit as a whole, or whose snapshot hides who has taken the claim."""
-        match self._connection.info.transaction_status:
-            case TransactionStatus.INERROR:
-                raise TransactionError(
-                    "a statement of the handler failed, and its error was caught: put what may fail into a savepoint, "
-                    "by `with ctx.connection.transaction()`; all that was done is rolled back"
-                )
-            case TransactionStatus.IDLE:
-                raise TransactionError(
-                    "the handler has ended its transaction by itself: what it did before that is committed, or rolled "
-                    "back, without the job's completion"
-                )
-            case _:
-                pass
-        [[isolation]] = self._database.execute(self._connection, queries.PREPARE_TO_COMPLETE, {}).fetchall()
+        if self._connection.info.transaction_status == TransactionStatus.INERROR:
+            raise TransactionError(
+                "a statement of the handler failed, and its error was caught: put what may fail into a savepoint, "
+                "by `with ctx.connection.transaction()`; all that was done is rolled back"
+            )
+        [row] = self._database.execute(self._connection, queries.PREPARE_TO_COMPLETE, {}).fetchall()
+        mark, isolation, read_only = row
+        if mark != "begun":
+            raise TransactionError(_ENDED)
         if isolation != "read committed":
             raise TransactionError(
                 f"the transaction of an atomic handler must be READ COMMITTED, not {str(isolation).upper()}: "
                 "all that was done is rolled back"
             )
+        if read_only == "on":
+            raise TransactionError("the handler has made its transaction read only, so that nothing can be saved in it")
 
 
 def in_transaction(
-    connection: "psycopg.Connection[Any]", database: Database, job_stopped: str
+    connection: psycopg.Connection[Any], database: Database, job_stopped: str
 ) -> Generator[PostgresHandlerTransaction]:
     """Open a transaction on *connection*, yield it once, and commit it if an outcome was saved in it."""
     transaction = PostgresHandlerTransaction(database, connection, job_stopped)
     try:
         with connection.transaction(force_rollback=True) as block:
-            yield transaction
+            transaction.begin()
+            with _however_long(connection):
+                yield transaction
             block.force_rollback = not transaction.is_saved
+        # On a connection that it knows to be lost, the driver does not even try to commit, and says nothing.
+        if transaction.is_saved and transaction.is_cut_off:
+            raise UnavailableError("the connection of an atomic handler was lost before its transaction was committed")
     finally:
-        # How the next handler gets its rows is not for this one to say.
-        connection.row_factory = tuple_row
-        connection.cursor_factory = psycopg.Cursor
-    # On a connection that it knows to be lost, the driver does not even try to commit, and says nothing.
-    if transaction.is_saved and transaction.is_cut_off:
-        raise UnavailableError("the connection of an atomic handler was lost before its transaction was committed")
+        database.pool.clean(connection)
+
+
+@contextmanager
+def _however_long(connection: psycopg.Connection[Any]) -> Generator[None]:
+    """Wait for answers within the block however long they take: that is for the handler to say."""
+    if not isinstance(connection, BoundedConnection):
+        yield
+        return
+    usual, connection.answer_within = connection.answer_within, inf
+    try:
+        yield
+    finally:
+        connection.answer_within = usual

@@ -193,7 +193,7 @@ class Listener(StoppableThread):
         for subscription in self._subscriptions():
             subscription.connected = False
         if self._vital.failed(error):
-            logger.warning("listener lost its connection, polling goes on: %s", error)
+            logger.warning("listener lost its connection, polling goes on: %s", " ".join(str(error).split()))
 
     def _listen(self, connection: BoundedConnection) -> None:
         with selectors.DefaultSelector() as selector:

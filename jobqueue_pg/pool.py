@@ -14,6 +14,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from jobqueue_pg.errors import is_stale_plan
 from jobqueue_pg.sessions import READ_COMMITTED, Session, Sessions
 
 WORKER_CONNECTIONS: Final = 3
@@ -60,12 +61,12 @@ _HANDLER_SETTINGS: Final[Mapping[str, str]] = {
     "transaction_timeout": "0",
 }
 
+# How long it may take to begin a handler's transaction, and to end it.
+_SECONDS_TO_END: Final = 30.0
+
 _LOCK_TIMEOUTS_TO_ANSWER: Final = 30
 _LEAST_SECONDS_TO_ANSWER: Final = 5.0
 
-# What is wrong with the session, and not with the statement: its server takes no writes any more (another host of the
-# conninfo, or of the name, may), its prepared statement is gone, or made for a table that was altered since.
-_SPOILT: Final = (errors.ReadOnlySqlTransaction, errors.InvalidSqlStatementName, errors.FeatureNotSupported)
 _SECONDS_BETWEEN_HOSTS: Final = 2.0
 
 # How our pools and connections are called in what the driver says of them.
@@ -133,7 +134,8 @@ def worker_pool(conninfo: str, lock_timeout: timedelta, *, prepares: bool | None
 
 def handler_pool(conninfo: str, max_size: int, *, prepares: bool | None = None) -> "Pool":
     """Return a pool for atomic handlers, whose sessions are as the database's owner has set them up."""
-    return Pool(conninfo, "jobqueue-handlers", max_size, Sessions(_HANDLER_SETTINGS, prepares=prepares), timeout=5)
+    sessions = Sessions(_HANDLER_SETTINGS, prepares=prepares)
+    return Pool(conninfo, "jobqueue-handlers", max_size, sessions, timeout=5, answer_within=_SECONDS_TO_END)
 
 
 def _milliseconds(seconds: float) -> str:
@@ -192,6 +194,11 @@ class Pool(ConnectionPool):
         if self._process == os.getpid():
             super().__del__()
 
+    def clean(self, session: psycopg.Connection) -> None:
+        """Undo what whoever has *session* has done to it, whatever that is."""
+        assert isinstance(session, Session)
+        self._sessions.clean(session)
+
     def _note(self, trouble: Exception | None) -> None:
         self._trouble = trouble
 
@@ -228,9 +235,13 @@ class Pool(ConnectionPool):
             try:
                 with self._sessions.in_use(session, isolation):
                     yield session
-            except _SPOILT:
-                # Not at once again: a server that takes no writes may be all there is.
+            except errors.ReadOnlySqlTransaction:
+                # Another host of the conninfo, or of the name, may take writes; but this one may be all there is.
                 if time.monotonic() - session.opened_at > _SECONDS_BETWEEN_HOSTS:
+                    session.discard()
+                raise
+            except errors.FeatureNotSupported as error:
+                if is_stale_plan(error):
                     session.discard()
                 raise
 

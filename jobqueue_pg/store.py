@@ -28,6 +28,7 @@ from jobqueue_pg.worker_store import PostgresWorkerStore
 logger = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
+_LOCK_TIMEOUTS_OF_A_BEAT: Final = 3
 
 
 class PostgresStore:
@@ -214,6 +215,7 @@ class PostgresStore:
             self._over(handler_pool(self._conninfo, atomic_connections, prepares=self._prepares))
             if atomic_connections
             else None,
+            beat_within=lock_timeout * _LOCK_TIMEOUTS_OF_A_BEAT,
         )
 
     def _over(self, pool: Pool) -> Database:

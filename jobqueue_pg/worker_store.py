@@ -12,7 +12,8 @@ import psycopg
 from jobqueue.errors import LockTimeoutError, RegistrationError
 from jobqueue.models import Job, new_id
 from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
-from jobqueue.store import SilenceCounts, always
+from jobqueue.patience import patience
+from jobqueue.store import SilenceCounts, always_counts
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
@@ -22,6 +23,7 @@ from jobqueue_pg.queries.applications import GET_JOBS
 from jobqueue_pg.schema import channel_prefix
 
 _WAIT_FOR_CONNECTION: Final = 5.0
+_LONGEST_BEAT: Final = timedelta(seconds=6)
 _JOB_COLUMNS: Final = slice(2, None)
 
 
@@ -34,9 +36,12 @@ class PostgresWorkerStore:
     many of them at once can never keep a trip waiting.
     """
 
-    def __init__(self, database: Database, handlers: Database | None = None) -> None:
+    def __init__(
+        self, database: Database, handlers: Database | None = None, *, beat_within: timedelta = _LONGEST_BEAT
+    ) -> None:
         self._database = database
         self._handlers = handlers
+        self._beat_within = beat_within.total_seconds()
         self._beating = threading.Lock()
         self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"
 
@@ -90,7 +95,9 @@ class PostgresWorkerStore:
             found = self._database.fetch(GET_JOBS, {"ids": list(job_ids)})
         return [rows.job_of_row(row) for row in found]
 
-    def reap_jobs(self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always) -> list[Rescue]:
+    def reap_jobs(
+        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
+    ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
 
         def reap(connection: psycopg.Connection[Any]) -> list[rows.Row]:
@@ -113,7 +120,9 @@ class PostgresWorkerStore:
         if not self._beating.acquire(timeout=_WAIT_FOR_CONNECTION):
             raise LockTimeoutError(f"the connection for beats was busy for {_WAIT_FOR_CONNECTION:g} s")
         try:
-            yield
+            # A session that hangs must not silence the claims that others could beat for.
+            with patience(self._beat_within, at_least=0):
+                yield
         finally:
             self._beating.release()
 

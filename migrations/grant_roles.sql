@@ -10,7 +10,8 @@
 -- the setting jobqueue.role_prefix, for clusters where several queues need different users.
 --
 -- Run: after migrations, by the owner of the tables. Roles that are missing are made, for which that user needs
--- CREATEROLE. Again after each upgrade, or whenever you like: a role then has what is said here, and no more.
+-- CREATEROLE. Again after each upgrade, or whenever you like: on the schema and its tables, a role then has the rights
+-- that are named here, and no more of those that this user, or whoever owns them, has granted.
 -- Locks: none that matter.
 --
 -- This file names no schema: it means the first one of the search_path. With psql:
@@ -26,8 +27,10 @@ declare
     manager constant text := prefix || '_manager';
     role_name text;
 begin
-    if to_regclass(format('%I.job', current_schema())) is null then
-        raise exception 'there is no queue in schema "%": set the search_path to the one it is in', current_schema();
+    -- The first schema of the search_path that exists; null, and then everything else is, if none does.
+    if to_regclass(quote_ident(current_schema()) || '.job') is null then
+        raise exception 'there is no queue on the search_path (%): set it to the schema that the queue is in',
+            current_setting('search_path');
     end if;
 
     foreach role_name in array array[enqueuer, worker, observer, manager] loop
@@ -35,6 +38,7 @@ begin
             execute format('create role %I nologin', role_name);
         end if;
         execute format('revoke all on job, job_bundle, migration from %I', role_name);
+        execute format('revoke all on schema %I from %I', current_schema(), role_name);
         -- What a service is refused without: it looks whether the schema is what its version needs.
         execute format('grant usage on schema %I to %I', current_schema(), role_name);
         execute format('grant select on migration to %I', role_name);

@@ -13,6 +13,7 @@ from jobqueue.health import Health
 from jobqueue.job_context import JobContext
 from jobqueue.models import Job
 from jobqueue.outcomes import Outcome, OutcomeKind, RunError
+from jobqueue.payload import dump_json
 from jobqueue.registry import Registry
 from jobqueue.store import WorkerStore
 from jobqueue.worker.lost_claims import LostClaims
@@ -24,7 +25,7 @@ _COMMITTED: Final = frozenset({OutcomeKind.FINISHED, OutcomeKind.SNOOZED, Outcom
 
 
 @attrs.frozen
-class Ran:
+class RunEnd:
     """How a run ended."""
 
     outcome: Outcome | None
@@ -46,7 +47,9 @@ class AtomicRuns:
         self._health = health
         self._vital = health.vital("atomic handlers")
 
-    def run(self, job: Job, context: JobContext, handler: Handler[..., Any], stop_beating: Callable[[], None]) -> Ran:
+    def run(
+        self, job: Job, context: JobContext, handler: Handler[..., Any], stop_beating: Callable[[], None]
+    ) -> RunEnd:
         """Run *job* in a transaction, and commit it with what the run led to.
 
         *stop_beating* is called when that is in the transaction: from then on nobody can take the claim away, and a
@@ -60,31 +63,32 @@ class AtomicRuns:
                 context.work_in(transaction)
                 outcome = execute(job, context, handler, self._registry.schedule_retry_of(job.type))
                 if outcome.kind not in _COMMITTED:
-                    return Ran(self._unless_spent(job, outcome))
+                    return RunEnd(self._unless_spent(job, outcome))
                 is_saved = transaction.save(outcome)
-                if is_saved:
-                    stop_beating()
+                stop_beating()
         except (UnavailableError, LockTimeoutError) as error:
             if outcome is None:
                 return self._not_begun(job, error)
             rescued = self._unless_spent(job, Outcome.rescued(job))
-            return Ran(rescued, may_be_saved=outcome if is_saved else None)
+            return RunEnd(rescued, may_be_saved=outcome if is_saved else None)
         except JobQueueError as error:
-            return Ran(self._after_refusal(job, context, handler, outcome, error, is_saved=is_saved))
+            return RunEnd(self._after_refusal(job, context, handler, outcome, error, is_saved=is_saved))
+        finally:
+            context.work_in(None)
         if not is_saved:
             self._refuse(outcome)
         self._lost_claims.forget(outcome.fence)
-        return Ran(None)
+        return RunEnd(None)
 
     def _note_connection(self) -> None:
         if self._vital.succeeded():
-            logger.info("atomic handlers have connections again")
+            logger.warning("atomic handlers have connections again")
 
-    def _not_begun(self, job: Job, error: JobQueueError) -> Ran:
+    def _not_begun(self, job: Job, error: JobQueueError) -> RunEnd:
         """Give a job back that found no connection to run on: that costs it nothing."""
         if self._vital.failed(error):
             logger.warning("atomic handlers get no connection, their jobs wait: %s", error)
-        return Ran(Outcome.released(job))
+        return RunEnd(Outcome.released(job))
 
     def _unless_spent(self, job: Job, outcome: Outcome) -> Outcome:
         """Return *outcome*, unless it is one rescue too many: then the job may be what cuts the connection."""
@@ -92,7 +96,7 @@ class AtomicRuns:
             return outcome
         if job.rescue_count < self._max_rescues:
             logger.warning(
-                "an atomic handler lost its connection: job %s (%s) is taken up again, rescue %d",
+                "the transaction of an atomic handler was cut off: job %s (%s) is taken up again, rescue %d",
                 job.id,
                 job.type,
                 job.rescue_count + 1,
@@ -103,7 +107,13 @@ class AtomicRuns:
             f"the handler lost its connection, and the job had been taken up again {job.rescue_count} times before"
         )
         logger.error("job %s (%s) failed: %s", job.id, job.type, message, extra={"job_id": str(job.id)})
-        return Outcome.failed(job, RunError(message=message, type="TooManyRescues"))
+        evidence = {
+            "type": "TooManyRescues",
+            "rescue_count": job.rescue_count,
+            "claimed_by": job.claimed_by,
+            "started_at": None if job.started_at is None else job.started_at.isoformat(),
+        }
+        return Outcome.failed(job, RunError(message=message, type="TooManyRescues", data_json=dump_json(evidence)))
 
     def _after_refusal(
         self,

@@ -16,7 +16,7 @@ from jobqueue.outcomes import Claimant, Outcome, Trip, fence_of
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import WorkerStore
 from jobqueue.worker.contact import Contact
-from jobqueue.worker.demand import Request
+from jobqueue.worker.demand import TripRequest
 from jobqueue.worker.lost_claims import LostClaims
 from jobqueue.worker.saving import Saving
 
@@ -32,6 +32,13 @@ class HandedIn:
     sent: list[Outcome] = attrs.field(factory=list[Outcome])
     """What was on its way to the database when that was broken off, and may have been saved without our knowing: this
     outcome itself, or the one that an atomic handler was about to commit."""
+
+
+def one_of_each_job(handed_in: Sequence[HandedIn]) -> tuple[list[HandedIn], list[HandedIn]]:
+    """Return the first outcome of each job, and the others: what a trip saves is told by the ids of jobs."""
+    first: dict[UUID, HandedIn] = {}
+    others = [kept for kept in handed_in if first.setdefault(kept.outcome.fence.job_id, kept) is not kept]
+    return list(first.values()), others
 
 
 @attrs.frozen
@@ -67,7 +74,7 @@ class Carrier:
         self._health = health
         self._vital = health.vital("trips")
 
-    def travel(self, carried: Sequence[HandedIn], request: Request) -> Arrival:
+    def travel(self, carried: Sequence[HandedIn], request: TripRequest) -> Arrival:
         """Save what is carried and claim what is requested; BackendErrors are dealt with here."""
         outcomes = [kept.outcome for kept in carried]
         asked_at = time.monotonic()
@@ -124,7 +131,8 @@ class Carrier:
 
     def _broken_off(self, carried: Sequence[HandedIn]) -> Arrival:
         for kept in carried:
-            kept.sent.append(kept.outcome)
+            if kept.outcome not in kept.sent:
+                kept.sent.append(kept.outcome)
         return Arrival(unsent=carried)
 
     def _settle(self, carried: Iterable[HandedIn], saved: AbstractSet[UUID]) -> None:

@@ -37,7 +37,7 @@ class Contact:
             self._asked_at.remove(asked_at)
         self._heard_at = time.monotonic()
         if self._vital.succeeded():
-            logger.info("the database answers again")
+            logger.warning("the database answers again")
 
     @property
     def is_dead(self) -> bool:

@@ -84,9 +84,9 @@ class Crew:
         settings = service.settings
         health = service.vitals
         self._dead_for = settings.dead_for.total_seconds()
-        # While a trip waits for a lock it holds others, whose beats wait for it: it must be over well within dead_for.
         demand = Demand(registry.patterns(), registry.is_atomic, settings)
         self._store = service.store.for_workers(
+            # While a trip waits for a lock it holds others, whose beats wait for it: it must be over within dead_for.
             lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8),
             atomic_connections=settings.atomic_connections if demand.has_atomic else 0,
         )

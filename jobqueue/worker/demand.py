@@ -1,26 +1,29 @@
 """Which types a trip asks for, and how many jobs: a little ahead, and atomic ones for free connections only."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
-from uuid import UUID
 
 import attrs
 
 from jobqueue.models import Job
+from jobqueue.outcomes import Fence, fence_of
 from jobqueue.settings import WorkerSettings
 
 _SECONDS_OF_WORK_AHEAD: Final = 0.020
 _SMOOTHING: Final = 0.1
+_TRIPS_OF_OTHERS: Final = 4
 
 
 @attrs.frozen
-class Request:
+class TripRequest:
     """What one trip asks for."""
 
     types: Sequence[str]
     limit: int
-    num_reserved: int
+    num_reserved: int = 0
     """How many connections of atomic handlers are kept for what it may bring."""
+    sees_all: bool = True
+    """Whether there is nothing to be had for now when it brings less than it asks for."""
 
 
 class Demand:
@@ -28,7 +31,8 @@ class Demand:
 
     While a connection of atomic handlers is free, trips ask for all types, but for no more jobs than there are free
     ones, since all of them may be atomic. Else they ask for the other types only, and not for patterns that some atomic
-    type would match.
+    type would match. So do the next few after a trip that could have brought atomic jobs, and brought nothing but
+    others: else these would travel in small parties wherever an atomic handler is registered.
     """
 
     def __init__(self, types: Iterable[str], is_atomic: Callable[[str], bool], settings: WorkerSettings) -> None:
@@ -39,8 +43,10 @@ class Demand:
         atomic = tuple(name for name in self._types if is_atomic(name))
         self.has_atomic = bool(atomic)
         self._others = tuple(name for name in self._types if name not in atomic and not _matches_any(name, atomic))
-        self._taken = set[UUID]()
+        self._taken = set[Fence]()
         self._num_reserved = 0
+        self._others_first = 0  # how many trips are to ask for the other types, although connections are free
+        self._was_held_back = False  # whether a trip could not ask for atomic types since one asked for all
         self._mean_seconds: float | None = None  # how long jobs take
 
     def note_duration(self, seconds: float) -> None:
@@ -60,31 +66,48 @@ class Demand:
 
     def limit(self, wanted: int) -> int:
         """Return how many jobs may be asked for when *wanted* are."""
-        if not self.has_atomic:
+        if not self.has_atomic or (self._others and self._asks_for_others):
             return wanted
-        if self._num_free > 0:
-            return min(wanted, self._num_free)
-        return wanted if self._others else 0
+        return min(wanted, max(0, self._num_free))
 
-    def ask(self, limit: int) -> Request:
+    @property
+    def _asks_for_others(self) -> bool:
+        return self._num_free < 1 or self._others_first > 0
+
+    def ask(self, limit: int) -> TripRequest:
         """Make the request of a trip for up to *limit* jobs, which ``limit`` has allowed."""
-        if not self.has_atomic:
-            return Request(self._types, limit, 0)
+        if not self.has_atomic or limit < 1:
+            return TripRequest(self._types, limit)
         if self._num_free < 1:
-            return Request(self._others, limit, 0)
+            self._was_held_back = True
+            return TripRequest(self._others, limit)
+        if self._others and self._others_first:
+            self._others_first -= 1
+            return TripRequest(self._others, limit, sees_all=False)
         self._num_reserved += limit
-        return Request(self._types, limit, limit)
+        return TripRequest(self._types, limit, num_reserved=limit)
 
-    def receive(self, request: Request, jobs: Iterable[Job]) -> None:
-        """Take note of what a trip has brought."""
+    def receive(self, request: TripRequest, jobs: Collection[Job]) -> int:
+        """Take note of what a trip has brought; return how many reasons to look at the queue again arise from it."""
+        if not self.has_atomic:
+            return 0
+        atomic = [fence_of(job) for job in jobs if self._is_atomic(job.type)]
+        self._taken.update(atomic)
         self._num_reserved -= request.num_reserved
-        if self.has_atomic:
-            self._taken.update(job.id for job in jobs if self._is_atomic(job.type))
+        if not request.sees_all and len(jobs) < request.limit:
+            self._others_first = 0
+            return 1
+        if request.num_reserved == len(atomic):
+            return 0
+        if len(jobs) == request.limit and not atomic:
+            self._others_first = _TRIPS_OF_OTHERS
+        is_due, self._was_held_back = self._was_held_back, False
+        return int(is_due)
 
-    def give_back(self, job_id: UUID) -> int:
-        """Note that a job does not need its connection any more, if it did; return how many that has freed."""
+    def give_back(self, fence: Fence) -> int:
+        """Note that a claimed job does not need its connection any more; return how many connections that has freed."""
         before = len(self._taken)
-        self._taken.discard(job_id)
+        self._taken.discard(fence)
         return before - len(self._taken)
 
 

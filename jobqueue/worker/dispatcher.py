@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
 from typing import Final
-from uuid import UUID
 
 import attrs
 
@@ -23,9 +22,9 @@ from jobqueue.models import Job
 from jobqueue.outcomes import Fence, Outcome, fence_of
 from jobqueue.settings import WorkerSettings
 from jobqueue.threads import Backoff
-from jobqueue.worker.carrier import Arrival, Carrier, HandedIn
+from jobqueue.worker.carrier import Arrival, Carrier, HandedIn, one_of_each_job
 from jobqueue.worker.contact import Contact
-from jobqueue.worker.demand import Demand
+from jobqueue.worker.demand import Demand, TripRequest
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,8 @@ class Dispatcher:
         self._poll_seconds = settings.poll_interval.total_seconds()
         self._contact = contact
 
-        self._lock = threading.Lock()
+        # A signal handler that stops the pool may interrupt whoever has it.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._anything_kept = threading.Event()
         self._backoff = Backoff()
@@ -64,7 +64,7 @@ class Dispatcher:
         self._locked_out: list[HandedIn] = []  # outcomes whose rows somebody else has locked
 
         self._idle = 0  # workers that want a job
-        self._running = set[UUID]()  # jobs that were given out and have not come back as outcomes
+        self._running = set[Fence]()  # claims whose jobs were given out and have not come back as outcomes
         self._trips = 0  # trips on their way
         self._lent = 0  # lanes for trips that are kept free for maintenance
         self._asked = 0  # jobs that these may bring
@@ -82,7 +82,7 @@ class Dispatcher:
     def hand_in(self, outcome: Outcome, seconds: float, *, may_be_saved: Outcome | None = None) -> None:
         """Take the outcome of a job that ran for *seconds*; one of the next trips saves it, if it is not saved yet."""
         with self._lock:
-            self._come_back(outcome.fence.job_id, seconds)
+            self._come_back(outcome.fence, seconds)
             if self._ended:
                 logger.warning("job %s ended after its pool did: its outcome is dropped", outcome.fence.job_id)
                 return
@@ -92,11 +92,11 @@ class Dispatcher:
     def note_end(self, job: Job, seconds: float) -> None:
         """Note that a job has run for *seconds*, and nothing is left to be saved."""
         with self._lock:
-            self._come_back(job.id, seconds)
+            self._come_back(fence_of(job), seconds)
 
-    def _come_back(self, job_id: UUID, seconds: float) -> None:
-        self._running.discard(job_id)
-        self._rings += self._demand.give_back(job_id)
+    def _come_back(self, fence: Fence, seconds: float) -> None:
+        self._running.discard(fence)
+        self._rings += self._demand.give_back(fence)
         self._demand.note_duration(seconds)
         if self._closing:
             self._changed.notify_all()
@@ -113,7 +113,7 @@ class Dispatcher:
                     elif self._may_start_job():
                         self._pass_duty_on()
                         job = self._held.popleft().job
-                        self._running.add(job.id)
+                        self._running.add(fence_of(job))
                         return job
                     elif self._look_is_due():
                         self._travel()
@@ -188,7 +188,7 @@ class Dispatcher:
         limit, rings = self._limit(), self._rings
         if limit > 0:
             self._look_at = time.monotonic() + self._poll_seconds
-        carried, self._handed_in = self._handed_in, []
+        carried, self._handed_in = one_of_each_job(self._handed_in)
         self._on_trips.append(carried)
         self._trips += 1
         self._asked += limit
@@ -201,9 +201,9 @@ class Dispatcher:
             self._lock.acquire()
             self._trips -= 1
             self._asked -= limit
-            self._demand.receive(request, arrival.trip.claimed if arrival.trip else ())
+            self._rings += self._demand.receive(request, arrival.trip.claimed if arrival.trip else ())
             self._on_trips = [trip for trip in self._on_trips if trip is not carried]
-            self._arrive(arrival, limit, rings, carried)
+            self._arrive(arrival, request, rings, carried)
             # One of the jobs is for the traveller itself, unless it has to leave again.
             # A traveller that is no worker leaves it to one of them to look again, or later.
             stays = by_worker and not self._handed_in
@@ -211,7 +211,7 @@ class Dispatcher:
             if self._lent:
                 self._changed.notify_all()
 
-    def _arrive(self, arrival: Arrival, limit: int, rings: int, carried: Sequence[HandedIn]) -> None:
+    def _arrive(self, arrival: Arrival, request: TripRequest, rings: int, carried: Sequence[HandedIn]) -> None:
         self._handed_in[:0] = arrival.unsent
         self._locked_out += arrival.locked
         if self._closing:
@@ -234,9 +234,9 @@ class Dispatcher:
         elif trip.claimed:
             self._held.extend(_Held(job, now) for job in trip.claimed)
             self.call_keeper()
-        if len(trip.claimed) < limit:
+        if len(trip.claimed) < request.limit and request.sees_all:
             self._rings_heeded = max(self._rings_heeded, rings)
-        elif limit > 0:
+        elif request.limit > 0:
             self._rings += 1
 
     def _seconds_until_due(self, next_due_in: timedelta | None, carried: Sequence[HandedIn]) -> float:
@@ -290,7 +290,7 @@ class Dispatcher:
             dropped = [fence for held in self._held if (fence := fence_of(held.job)) in lost]
             self._held = deque(held for held in self._held if fence_of(held.job) not in lost)
             for fence in dropped:
-                self._rings += self._demand.give_back(fence.job_id)
+                self._rings += self._demand.give_back(fence)
             return dropped
 
     def hand_back(self, longer_than: float) -> int:
@@ -305,7 +305,7 @@ class Dispatcher:
 
     def _hand_in_released(self, unstarted: Iterable[_Held]) -> None:
         for held in unstarted:
-            self._rings += self._demand.give_back(held.job.id)
+            self._rings += self._demand.give_back(fence_of(held.job))
             self._handed_in.append(HandedIn(Outcome.released(held.job), held.since))
 
     def carry_overdue(self, longer_than: float) -> None:
@@ -392,9 +392,9 @@ class Dispatcher:
     def release(self, job: Job) -> bool:
         """Give back a job whose handler does not end; return whether it had not. The fence refuses what it leads to."""
         with self._lock:
-            is_running = job.id in self._running
+            is_running = fence_of(job) in self._running
             if is_running:
-                self._running.discard(job.id)
+                self._running.discard(fence_of(job))
                 self._hand_in_released([_Held(job, time.monotonic())])
         self.call_keeper()
         return is_running

@@ -91,7 +91,6 @@ class LostClaims:
 
     def forget(self, fence: Fence) -> None:
         """Forget a claim whose run has ended and whose outcome was dealt with."""
-        self._alive_at.pop(fence, None)
-        if self._noted:
-            with self._lock:
-                self._noted.discard(fence)
+        with self._lock:
+            self._alive_at.pop(fence, None)
+            self._noted.discard(fence)

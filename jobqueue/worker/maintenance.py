@@ -56,15 +56,20 @@ class Maintenance(StoppableThread):
     def tick(self) -> None:
         """Do all that is to be done, once, on a lane of its own: it may take long, and must not silence the beats."""
         with self._dispatcher.lane():
-            self._try(self._reap, self._reaper)
-            self._try(self._delete_bundles, self._sweeper)
+            try:
+                # As one call: the first may do no more than look at the clock, which even a server that takes no writes
+                # lets it do.
+                with self._contact.watched():
+                    self._try(self._reap, self._reaper)
+                    self._try(self._delete_bundles, self._sweeper)
+            except UnavailableError as error:
+                logger.debug("maintenance has to wait: %s", error)
 
     def _try(self, task: Callable[[], object], vital: Vital) -> None:
         try:
-            with self._contact.watched():
-                task()
-        except UnavailableError as error:
-            logger.debug("maintenance has to wait: %s", error)
+            task()
+        except UnavailableError:
+            raise
         except BackendError as error:
             if vital.failed(error):
                 logger.error("the %s fails, and is tried again: %s", vital.name, error)  # noqa: TRY400 - it says it all

@@ -40,7 +40,7 @@ class WorkerPool:
         self._crew: Crew | None = None
         self._stopped = False
         self._changing = threading.Lock()
-        self._callers = set[int]()
+        self._callers = dict[int, bool]()  # threads that change the pool, and whether to stop it is left to them
         self._has_ended: bool | None = None
 
     @property
@@ -55,13 +55,17 @@ class WorkerPool:
 
     @contextmanager
     def _calling(self) -> Generator[None]:
-        """Note that this thread changes the pool: a signal handler that interrupts it cannot wait for that."""
+        """Note that this thread changes the pool: a signal handler that interrupts it cannot wait for that.
+
+        If it stops the pool, that is done at the end of the block.
+        """
         me = threading.get_ident()
-        self._callers.add(me)
+        self._callers[me] = False
         try:
             yield
         finally:
-            self._callers.discard(me)
+            if self._callers.pop(me):
+                self.stop()
 
     @property
     def _interrupts_a_call(self) -> bool:
@@ -87,8 +91,6 @@ class WorkerPool:
             try:
                 self._crew = Crew(self._service, self._registry, self._threads)
                 self._crew.start()
-                if self._stopped:
-                    self._crew.stop()
             except BaseException:
                 self._give_up_start()
                 raise
@@ -108,14 +110,15 @@ class WorkerPool:
         It holds while the pool runs; before ``start`` it does nothing.
         """
         if self._crew is not None and not self._is_inherited:
-            self._crew.poll_every(interval)
+            with self._calling():
+                self._crew.poll_every(interval)
 
     def stop(self) -> None:
         """Claim no more jobs; running ones go on. Returns at once, and is safe twice and before ``start``."""
         if self._is_inherited:
             return
         if self._interrupts_a_call:
-            self._stopped = True  # the call sees to the rest
+            self._callers[threading.get_ident()] = self._stopped = True
         elif self._crew is not None:
             self._stopped = True
             with self._calling():
@@ -140,25 +143,25 @@ class WorkerPool:
             return True
         seconds = seconds_of(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
-        crew = self._crew
-        if crew is not None and crew.includes_current_thread:
+        if self._crew is not None and self._crew.includes_current_thread:
             raise RuntimeError("a handler cannot wait for its own pool to finish: call stop() instead")
         self.stop()
         if self._interrupts_a_call:
             return False
-        if crew is None:
-            return True
         with self._calling():
             if not self._changing.acquire(timeout=_bounded(seconds)):
                 return False
             try:
-                if self._has_ended is None:
-                    self._has_ended = self._end(crew, deadline)
-                return self._has_ended
+                # Another thread may have been about to start it.
+                if self._has_ended is None and self._crew is not None:
+                    self._has_ended = self._end(self._crew, deadline)
+                return self._has_ended is not False
             finally:
                 self._changing.release()
 
     def _end(self, crew: Crew, deadline: float | None) -> bool:
+        self._stopped = True
+        crew.stop()
         ended = crew.end(deadline)
         _running.discard(self)
         self._registry.thaw()

@@ -13,7 +13,7 @@ from jobqueue.models import Job
 from jobqueue.outcomes import Fence, Outcome, RunError, fence_of
 from jobqueue.registry import Registry
 from jobqueue.service import Service
-from jobqueue.worker.atomic import AtomicRuns, Ran
+from jobqueue.worker.atomic import AtomicRuns, RunEnd
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Runner:
         """The run that goes on at this moment, for other threads to look at."""
         return self._context
 
-    def run(self, job: Job) -> tuple[Ran, float]:
+    def run(self, job: Job) -> tuple[RunEnd, float]:
         """Run *job*; return how that ended, and how many seconds it took."""
         handler = self._registry.find(job.type)
         usual = self._service.settings.job_timeout
@@ -67,13 +67,13 @@ class Runner:
 
     def _ran(
         self, job: Job, context: JobContext, handler: Handler[..., Any] | None, stop_beating: Callable[[], None]
-    ) -> Ran:
+    ) -> RunEnd:
         try:
             if handler is not None and handler.atomic:
                 return self._atomic_runs.run(job, context, handler, stop_beating)
-            return Ran(execute(job, context, handler, self._registry.schedule_retry_of(job.type)))
+            return RunEnd(execute(job, context, handler, self._registry.schedule_retry_of(job.type)))
         except BaseException as error:  # an error so broken that not even its message can be read
             kind = type(error).__qualname__
             logger.exception("job %s failed, and telling how did, too", job.id)
             why = RunError(message=f"the run failed, and telling how did, too: {kind}", type=kind)
-            return Ran(Outcome.failed(job, why))
+            return RunEnd(Outcome.failed(job, why))

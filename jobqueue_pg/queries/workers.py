@@ -186,11 +186,17 @@ where (select count(*) from picked) < %(limit)s
 # As many as JOB_COLUMNS, but for the id.
 _NO_JOB: Final = "null, " * 23 + "null"
 
-# For the transaction of an atomic handler, before its outcome is saved. Whoever has locked the bundle's row is waited
+# For the transaction of an atomic handler, as its first statement: the mark ends with it. No query, after which the
+# isolation could not even be changed: what is wrong with that is said at the end.
+MARK_TRANSACTION: Final = "set local jobqueue.transaction = 'begun'"
+
+# For the same, before its outcome is saved. Whoever has locked the bundle's row is waited
 # for: meanwhile the job's row is locked, so that nobody can take the claim away.
 PREPARE_TO_COMPLETE: Final = """
-select current_setting('transaction_isolation')
-from set_config('lock_timeout', '0', true) waiting, set_config('statement_timeout', '0', true) running
+select pg_catalog.current_setting('jobqueue.transaction', true), pg_catalog.current_setting('transaction_isolation'),
+  pg_catalog.current_setting('transaction_read_only')
+from pg_catalog.set_config('lock_timeout', '0', true) waiting,
+  pg_catalog.set_config('statement_timeout', '0', true) running
 """
 
 SAVE_OUTCOMES: Final = f"with {_SAVING} select id from saved"

@@ -68,7 +68,7 @@ def test_the_job_of_a_killed_process_is_claimed_again_within_six_seconds(process
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read as Linux shows it")
-def test_memory_does_not_grow_with_the_number_of_jobs(migrated, connection):
+def test_memory_does_not_grow_with_the_number_of_jobs(migrated, connection, record_property):
     """After the second half of the jobs, a process keeps less than 10 MB more than after the first."""
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), migrated, str(JOBS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -86,5 +86,5 @@ def test_memory_does_not_grow_with_the_number_of_jobs(migrated, connection):
     assert process.returncode == 0
     assert fetch_all(connection, TO_DO) == [0]
     assert fetch_all(connection, "select count(*) from worker.job where result = payload") == [JOBS // 2 * 2]
-    sys.stderr.write(f"{JOBS} jobs: {sizes[0] / MEGABYTE:.1f} MB after half of them, then {sizes[1] / MEGABYTE:.1f}\n")
+    record_property("megabytes after half of the jobs, and after all", [size / MEGABYTE for size in sizes])
     assert sizes[1] - sizes[0] < 10 * MEGABYTE, sizes

@@ -175,8 +175,22 @@ def change_isolation(ctx: JobContext) -> None:
     ctx.connection.execute("set transaction isolation level repeatable read")
 
 
+def make_it_read_only(ctx: JobContext) -> None:
+    ctx.connection.execute("set transaction read only")
+
+
 def end_the_transaction(ctx: JobContext) -> None:
     ctx.connection.execute("rollback")
+
+
+def begin_another_transaction(ctx: JobContext) -> None:
+    ctx.connection.execute("rollback")
+    ctx.connection.execute("begin")
+
+
+def chain_another_transaction(ctx: JobContext) -> None:
+    ctx.connection.execute("rollback and chain")
+    affect(ctx, 99)
 
 
 def use_the_drivers_commit(ctx: JobContext) -> None:
@@ -197,7 +211,10 @@ def break_a_late_constraint(ctx: JobContext) -> None:
     ("spoil", "words"),
     [
         (change_isolation, "must be READ COMMITTED, not REPEATABLE READ"),
+        (make_it_read_only, "has made its transaction read only"),
         (end_the_transaction, "has ended its transaction"),
+        (begin_another_transaction, "has ended its transaction"),
+        (chain_another_transaction, "has ended its transaction"),
         (use_the_drivers_commit, "commit"),
         (swallow_an_error, "savepoint"),
         (break_a_late_constraint, "duplicate key value violates unique constraint"),
@@ -296,6 +313,27 @@ def test_other_handlers_have_no_connection(workers, registry):
     job = service.enqueue("t", 1)
     workers.start_on(service, registry)
     assert "atomic=True" in wait_for_end(service, job).error_msg
+
+
+def test_a_run_that_has_ended_has_no_connection(workers, registry, db):
+    """A thread that a handler has left behind cannot meddle with the transaction of the next one."""
+    service = workers.service(atomic_connections=1)
+    contexts = []
+
+    @registry.handler("t", atomic=True, max_retry_count=0)
+    def work(ctx: JobContext, number: int) -> None:
+        contexts.append(ctx)
+        affect(ctx, number)
+        for earlier in contexts[:-1]:
+            with pytest.raises(JobQueueError, match="no connection"):
+                affect(earlier, 99)
+        if number == 2:
+            raise ValueError("no luck")
+
+    workers.start_on(service, registry, 1)
+    states = [wait_for_end(service, service.enqueue("t", number)).state for number in (1, 2, 3)]
+    assert states == [State.SUCCEEDED, State.FAILED, State.SUCCEEDED]
+    assert fetch_all(db, EFFECTS) == [1, 3]
 
 
 def test_do_job_lends_a_connection(registry, db):

@@ -1,6 +1,7 @@
 """Connections of atomic handlers: how many there are, and what becomes of a job whose connection is lost."""
 
 import logging
+import os
 import threading
 from contextlib import ExitStack
 from datetime import timedelta
@@ -104,6 +105,10 @@ def test_a_lost_connection_is_a_rescue(workers, registry, db):
     ended = wait_for_end(service, second)
     assert (ended.state, ended.rescue_count) == (State.FAILED, 2)
     assert "lost its connection" in ended.error_msg
+    evidence = ended.error_data
+    assert (evidence["type"], evidence["rescue_count"]) == ("TooManyRescues", 2)
+    assert str(os.getpid()) in evidence["claimed_by"]
+    assert "started_at" in evidence
     assert fetch_all(db, EFFECTS) == [1]
     assert service.health()["lost_claims"] == 0
 
@@ -187,6 +192,40 @@ def test_a_cut_while_it_completes_is_no_second_effect(remote, service, registry,
     assert_counts_true(db)
     assert pool.finish(20)
     assert worker.health()["lost_claims"] == worker.health()["refused_outcomes"] == 0
+
+
+def test_a_commit_that_hangs_is_given_up(workers, registry, db, other_db, monkeypatch):
+    """Its connection is free for the next atomic job then; the commit counts if it comes to pass after all."""
+    monkeypatch.setattr("jobqueue_pg.pool._SECONDS_TO_END", 1.0)
+    db.execute("""
+        create function stand_still() returns trigger language plpgsql as $$
+          begin perform pg_advisory_xact_lock(6); return null; end $$;
+        create constraint trigger stand_still after insert on effect deferrable initially deferred
+          for each row when (new.number = 1) execute function stand_still()
+    """)
+    service, runs = workers.service(atomic_connections=1), []
+
+    @registry.handler("t", atomic=True)
+    def work(ctx: JobContext, number: int) -> int:
+        runs.append(number)
+        affect(ctx, number)
+        return number
+
+    try:
+        with other_db.transaction():
+            other_db.execute("select pg_advisory_xact_lock(6)")
+            workers.start_on(service, registry, 2)
+            stuck = service.enqueue("t", 1)
+            wait_until(lambda: runs == [1])
+            assert wait_for_end(service, service.enqueue("t", 2), 30).result == 2
+            assert not service.get_job(stuck.id).stopped
+        ended = wait_for_end(service, stuck, 30)
+        assert (ended.state, ended.result, ended.run_count, ended.rescue_count) == (State.SUCCEEDED, 1, 1, 0)
+        assert (runs, fetch_all(db, EFFECTS)) == ([1, 2], [1, 2])
+        wait_until(lambda: service.health()["parts"]["trips"]["state"] == "up")
+        assert service.health()["lost_claims"] == 0
+    finally:
+        db.execute("drop function stand_still cascade")
 
 
 def test_where_there_is_no_connection_the_job_waits(queue, service, registry, db, caplog):

@@ -10,7 +10,7 @@ from jobqueue import Job, JobContext, Registry, State
 from jobqueue.errors import UnavailableError
 from jobqueue.queue_service import QueueService
 from jobqueue.store import WorkerStore
-from jobqueue.worker.atomic import AtomicRuns, Ran
+from jobqueue.worker.atomic import AtomicRuns, RunEnd
 from jobqueue.worker.runner import Runner
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.parts import Parts
@@ -52,7 +52,7 @@ class Stage:
         self.act()
         return number
 
-    def play(self) -> Ran:
+    def play(self) -> RunEnd:
         """Run the job."""
         return self._runner.run(claim_one(self._workers))[0]
 
@@ -86,14 +86,14 @@ def test_nothing_is_seen_before_the_commit(
         seen.append((fetch_all(db, EFFECTS), fetch_all(db, "select result::text from worker.job")))
 
     _around_the_commit(monkeypatch, atomic_workers, before=look, after=look)
-    assert stage.play() == Ran(None)
+    assert stage.play() == RunEnd(None)
     assert seen == [([], [None]), ([7], ["7"])]
 
 
 def test_an_unnoticed_loss_rolls_all_back(stage: Stage, job: Job, store: PostgresStore, db: Connection):
     """A claim that was lost, of which no beat and nobody has told, is found by the last statement: nothing is left."""
     stage.act = lambda: store.reset_jobs([job.id])
-    assert stage.play() == Ran(None)
+    assert stage.play() == RunEnd(None)
     assert fetch_all(db, EFFECTS) == []
     assert store.get_job(job.id).state is State.AVAILABLE
     assert stage.parts.counts() == (1, 1)
@@ -105,7 +105,7 @@ def test_a_beat_after_the_commit_finds_no_loss(
     """Between the commit of a run and the moment at which its worker hears of it, no beat looks for its claim."""
     stage.act = stage.parts.beat
     _around_the_commit(monkeypatch, atomic_workers, after=stage.parts.beat)
-    assert stage.play() == Ran(None)
+    assert stage.play() == RunEnd(None)
     assert store.get_job(job.id).state is State.SUCCEEDED
     assert [context.is_lost for context in stage.contexts] == [False]
     assert stage.parts.counts() == (0, 0)

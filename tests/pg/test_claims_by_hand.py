@@ -24,6 +24,7 @@ from jobqueue import (
 )
 from jobqueue.registry import default_registry
 from tests.fixtures.stores import assert_counts_true, row_of
+from tests.fixtures.waiting import wait_until
 
 HOUR = timedelta(hours=1)
 HANDLED = "test_claims_by_hand"
@@ -350,6 +351,23 @@ def test_an_end_of_a_claim_that_was_taken_away(service, take_away, end):
     assert fate_of(service, claim.job.id) == before
     with pytest.raises(JobQueueError, match="ended already"):
         end(claim)
+    assert service.health()["lost_claims"] == 1
+
+
+def test_a_job_that_is_claimed_again_by_the_same_service(workers):
+    """The claim that was taken away hears of it by a beat, although the job is alive in the hands of the other one."""
+    service = workers.service(heartbeat_interval=timedelta(seconds=0.1), dead_for=timedelta(seconds=30))
+    first = claim_one(service)
+    service.reset_job(first.job.id)
+    (second,) = service.claim("t")
+    wait_until(lambda: first.is_lost)
+    before = now(service, second).worker_alive_at
+    wait_until(lambda: now(service, second).worker_alive_at > before)
+    assert not second.is_lost
+    with pytest.raises(LostClaimError):
+        first.finish("first")
+    second.finish("second")
+    assert now(service, second).result == "second"
     assert service.health()["lost_claims"] == 1
 
 

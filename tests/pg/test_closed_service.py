@@ -61,6 +61,7 @@ REFUSED: Final[Mapping[str, Callable[[Any], object]]] = {
 TAKEN: Final[Mapping[str, Callable[[Any], object]]] = {
     "settings": lambda service: service.settings,
     "listeners": lambda service: service.listeners,
+    "max_payload_bytes": lambda service: service.max_payload_bytes,
     "vitals": lambda service: service.vitals,
     "health": lambda service: service.health(),
     "detach": lambda service: service.detach(DEPENDENT),
@@ -116,7 +117,7 @@ def test_every_method_of_a_closed_service_refuses(closed: QueueService, name: st
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_what_a_closed_service_takes(closed: QueueService, name: str) -> None:
-    """Its health can be read, and what was added to it removed."""
+    """Its health and limits can be read, and what was added to it removed."""
     TAKEN[name](closed)
 
 

@@ -62,7 +62,6 @@ def owned(migrated: str) -> Iterator[Workers]:
     "code",
     [
         pytest.param("08006", id="connection failure"),
-        pytest.param("0A000", id="a cached plan that does not fit any more"),
         pytest.param("25006", id="read-only transaction"),
         pytest.param("26000", id="a prepared statement that is gone"),
         pytest.param("40001", id="serialization failure"),
@@ -86,7 +85,37 @@ def test_what_may_pass_refuses_no_outcome(owned, admin, registry, code):
     shift.check(owned.conninfo)
 
 
+def test_what_a_trigger_does_not_support_is_refused(owned, admin, registry, caplog):
+    """An outcome whose SQLSTATE the server has for stale plans, too, is saved as a failure, and holds nobody up."""
+    admin.execute(
+        "create function public.object() returns trigger language plpgsql as $$ begin "
+        "if new.result = '0' then raise 'zero is not supported' using errcode = '0A000'; end if; return new; end $$"
+    )
+    admin.execute("create trigger object before update on worker.job for each row execute function public.object()")
+    caplog.set_level(logging.INFO)
+    registry.register_func_for_job_type("t", lambda n: n)
+    service = owned.service()
+    jobs = service.add_jobs([Job.new("t", number) for number in range(6)])
+    owned.start_on(service, registry, 2)
+    refused, *others = (wait_for_end(service, job) for job in jobs)
+    assert [job.result for job in others] == [1, 2, 3, 4, 5]
+    assert refused.state is State.FAILED
+    assert "zero is not supported" in refused.error_msg
+    assert service.health()["refused_outcomes"] == 1
+    assert "does not answer" not in caplog.text
+
+
 # --- for real
+
+
+def test_a_plan_for_a_table_that_was_altered_is_given_up(owned, admin, registry, caplog):
+    """Statements that were prepared before a column got another type are prepared anew; no outcome is refused."""
+    shift = Shift(owned, registry, dead_for=timedelta(seconds=10), heartbeat_interval=timedelta(seconds=1))
+    admin.execute("alter table worker.job alter column error_msg type varchar")
+    shift.add_short_jobs()
+    assert "cached plan must not change result type" in caplog.text
+    shift.may_end.set()
+    shift.check(owned.conninfo)
 
 
 def test_a_deadlock_is_not_the_jobs_fault(owned, admin, registry):

@@ -1,5 +1,6 @@
 """The roles that migrations/grant_roles.sql makes: each can do what it is for, through our API, and nothing else."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -24,8 +25,10 @@ from jobqueue import (
     WorkerSettings,
 )
 from jobqueue_pg.schema import migrations_dir
+from tests.fixtures.listeners import Everything
 from tests.fixtures.listening import Ear
 from tests.fixtures.stores import assert_counts_true, fetch_all, insert_job
+from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import FAST_DEATH, wait_for_end
 
 PATIENCE = timedelta(seconds=20)
@@ -33,9 +36,9 @@ MAY_NOT = r"(?s)the database user may not do this.*permission denied.*docs/secur
 ROLES = ("enqueuer", "worker", "observer", "manager")
 
 
-def grant_roles(conninfo: str, prefix: str) -> None:
+def grant_roles(conninfo: str, prefix: str, *, search_path: str = "worker") -> None:
     """Run the script as psql does that is told the schema and a prefix."""
-    options = f"-c search_path=worker -c jobqueue.role_prefix={prefix}"
+    options = f"-c search_path={search_path} -c jobqueue.role_prefix={prefix}"
     with psycopg.connect(conninfo, options=options) as connection:
         connection.execute((migrations_dir() / "grant_roles.sql").read_bytes())
 
@@ -156,6 +159,25 @@ def test_an_enqueuer_neither_reads_nor_changes_jobs(service_as, connection, refu
     ):
         refused("enqueuer", statement)
     assert fetch_all(connection, "select payload from worker.job") == ["a secret"]
+
+
+def test_listeners_of_an_enqueuer_hear_of_ids_only(service_as, migrated, caplog):
+    """What has to be read for a listener is not told; the log says so once, without a traceback, and health() does."""
+    listener, errors_told = Everything(), []
+    with closing(jobqueue_pg.connect(migrated)) as owner, service_as("enqueuer") as service:
+        service.set_on_error(errors_told.append)
+        service.add_job_stopped_listener(lambda *_: pytest.fail("the job cannot be read"))
+        service.add_listener(listener)
+        jobs = [service.enqueue("t", number) for number in range(3)]
+        for number, job in enumerate(jobs, start=1):
+            owner.cancel_job(job.id)
+            wait_until(lambda number=number: len(listener.calls) == number)
+        assert [call[1] for call in listener.calls] == [job.id for job in jobs]
+        assert service.health()["parts"]["events"]["state"] == "down"
+    [line] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "the database user may not do this: permission denied for table job" in line.getMessage()
+    assert line.exc_info is None
+    assert [type(error) for error in errors_told] == [BackendError]
 
 
 # --- worker
@@ -304,24 +326,30 @@ def rights(connection, prefix):
     )
 
 
-def test_running_the_script_again_leaves_each_role_with_its_own_rights(migrated, prefix, connection):
+def test_running_the_script_again_leaves_each_role_with_its_own_rights(migrated, prefix, connection, refused):
     """Rights that were given besides are taken away, those that are missing are given."""
     before = rights(connection, prefix)
     assert {role for role, *_ in before} == {f"{prefix}_{role}" for role in ROLES}
     connection.execute(sql.SQL("grant all on worker.job to {}").format(sql.Identifier(f"{prefix}_observer")))
+    connection.execute(sql.SQL("grant create on schema worker to {}").format(sql.Identifier(f"{prefix}_observer")))
     connection.execute(sql.SQL("revoke select on worker.job from {}").format(sql.Identifier(f"{prefix}_worker")))
     assert rights(connection, prefix) != before
     grant_roles(migrated, prefix)
     assert rights(connection, prefix) == before
+    refused("observer", "create table worker.mine (id int)")
+    for role in ROLES:
+        allowed = "has_schema_privilege(%s, 'worker', 'usage'), has_schema_privilege(%s, 'worker', 'create')"
+        assert fetch_all(connection, f"select {allowed}", *[f"{prefix}_{role}"] * 2) == [(True, False)]
 
 
-def test_the_script_refuses_a_schema_without_a_queue(database):
+@pytest.mark.parametrize("search_path", ["worker", "no_such_schema"])
+def test_the_script_refuses_a_schema_without_a_queue(database, search_path):
     """Where the search_path leads to no queue, nothing is made, and the message says what to set."""
     prefix = f"jobqueue_test_{uuid4().hex[:12]}"
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("create schema worker")
-        with pytest.raises(errors.RaiseException, match="search_path"):
-            grant_roles(database, prefix)
+        with pytest.raises(errors.RaiseException, match=rf"no queue on the search_path \({search_path}\)"):
+            grant_roles(database, prefix, search_path=search_path)
         assert fetch_all(connection, "select rolname from pg_roles where starts_with(rolname, %s)", prefix) == []
 
 

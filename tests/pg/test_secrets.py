@@ -27,6 +27,7 @@ from jobqueue import (
     WorkerPool,
     WorkerSettings,
 )
+from jobqueue_pg.errors import translate_errors
 from tests.fixtures.stores import fetch_all
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import wait_for_end
@@ -188,7 +189,7 @@ def test_runs_that_end_in_every_way(secretive, registry, db, witness):
     with WorkerPool(secretive, registry, threads=2):
         ended = [wait_for_end(secretive, job, 20) for job in jobs]
     assert [job.succeeded for job in ended] == [True, False, False, False, False]
-    assert any("job failed" in told for told in witness.told)
+    assert any(") failed: " in told for told in witness.told)
     assert_untold(*(f"{job!r} {job.error_msg}" for job in ended))
 
 
@@ -248,6 +249,16 @@ def test_connections_that_fail(queue, witness):
         conninfo = make_conninfo(**{**known, "password": PASSWORD, "connect_timeout": 5, **wrong})
         for call in (jobqueue_pg.connect, jobqueue_pg.migrate, jobqueue_pg.init_job_queue):
             assert_untold(told_by(lambda call=call, conninfo=conninfo: call(conninfo), UnavailableError))
+
+
+def test_an_error_is_one_line(queue, db):
+    """Of what the driver and the server say over several lines, with advice, a line of a log is made."""
+    with pytest.raises(UnavailableError, match="Connection refused Is the server running") as unavailable:
+        jobqueue_pg.connect(make_conninfo(queue, host="127.0.0.1", port=1))
+    assert not set("\n\t") & set(str(unavailable.value))
+    with pytest.raises(RefusedError) as refused, translate_errors():
+        db.execute("do $$ begin raise E'first\n\tsecond'; end $$")
+    assert str(refused.value) == "the database refused: first second"
 
 
 @pytest.mark.parametrize(

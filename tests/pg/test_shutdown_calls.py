@@ -5,10 +5,12 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 
 import pytest
 
+import jobqueue
 from jobqueue import Job, WorkerPool
 from tests.fixtures.stores import fetch_all
 from tests.fixtures.threads import names_of_threads
@@ -17,6 +19,7 @@ from tests.fixtures.workers import connections_of, wait_for_end
 
 PATIENCE = 10
 NAME = "shutdown calls"
+WORKERS = {"jobqueue-worker-0", "jobqueue-worker-1"}
 CLAIMED = "select id from worker.job where started_at is not null and stopped_at is null"
 
 
@@ -153,6 +156,32 @@ def test_start_and_finish_at_the_same_time(workers, service, registry, db):
     assert fetch_all(db, CLAIMED) == []
 
 
+def test_finish_while_another_thread_starts(workers, service, registry, monkeypatch):
+    """It waits for the start, and what it says of the pool is so: nothing runs any more."""
+    registry.register_func_for_job_type("t", lambda number: number)
+    pool = WorkerPool(service, registry, threads=2)
+    began, goes_on = threading.Event(), threading.Event()
+    attach = service.attach
+
+    def attach_slowly(attached):
+        began.set()
+        assert goes_on.wait(PATIENCE)
+        attach(attached)
+
+    monkeypatch.setattr(service, "attach", attach_slowly)
+    with ThreadPoolExecutor(2) as executor:
+        starting = executor.submit(pool.start)
+        assert began.wait(PATIENCE)
+        assert not pool.finish(0.05)
+        finishing = executor.submit(pool.finish, PATIENCE)
+        wait_until(lambda: len(pool._callers) == 2 or finishing.done())
+        goes_on.set()
+        starting.result(PATIENCE)
+        assert finishing.result(PATIENCE)
+    assert not pool.is_running
+    assert names_of_threads() <= {"jobqueue-listener"}
+
+
 def when_met(barrier, call):
     barrier.wait(PATIENCE)
     return call()
@@ -202,11 +231,15 @@ def test_a_flag_that_a_signal_handler_sets(workers, service, registry, stage):
 
 
 @contextmanager
-def interrupted_at(function):
-    """Have SIGALRM come as soon as the main thread enters the function of this name."""
+def interrupted_at(function, *, called_by=None):
+    """Have SIGALRM come as soon as the main thread enters the function of this name, from any other or from one."""
 
     def watch(frame, event, _):
-        if event == "call" and frame.f_code.co_name == function:
+        if (
+            event == "call"
+            and frame.f_code.co_name == function
+            and (called_by is None or (frame.f_back and frame.f_back.f_code.co_name == called_by))
+        ):
             sys.setprofile(None)
             signal.raise_signal(signal.SIGALRM)
 
@@ -243,7 +276,7 @@ def test_a_signal_handler_that_interrupts_a_call_of_the_pool(workers, service, r
     assert fetch_all(db, CLAIMED) == []
 
 
-@pytest.mark.parametrize("where", ["attach", "freeze", "for_workers", "subscribe"])
+@pytest.mark.parametrize("where", ["attach", "freeze", "for_workers", "subscribe", "_finish_at_exit_too"])
 def test_a_signal_handler_that_interrupts_start(workers, service, registry, db, where):
     """A pool that a signal handler finishes while its thread starts it has stopped when it has started."""
     registry.register_func_for_job_type("t", lambda number: number)
@@ -253,10 +286,40 @@ def test_a_signal_handler_that_interrupts_start(workers, service, registry, db, 
         pool.start()
     assert answers == [False]
     assert not pool.is_running
+    wait_until(lambda: not names_of_threads() & WORKERS)
     job = service.enqueue("t", 1)
     assert pool.finish(PATIENCE)
     assert not service.get_job(job.id).started
     assert names_of_threads() <= {"jobqueue-listener"}
+
+
+def test_a_signal_handler_that_stops_amid_an_event(registry):
+    """Where events are told by whoever causes them, a signal may come while that thread wakes a worker of the pool."""
+    ran = []
+    registry.register_func_for_job_type("t", ran.append)
+    with jobqueue.connect("memory://") as service:
+        pool = WorkerPool(service, registry, threads=2)
+        pool.start()
+        with heeding(pool.stop), interrupted_at("notify", called_by="ring"):
+            service.enqueue("t", 1)
+        assert not pool.is_running
+        assert pool.finish(PATIENCE)
+    assert ran in ([], [1])
+
+
+@pytest.mark.parametrize(("where", "called_by"), [("poll_every", None), ("notify_all", "poll_every")])
+def test_a_signal_handler_that_stops_amid_poll_every(workers, service, registry, where, called_by):
+    """The pool has stopped when the call returns: nothing is claimed any more, before it is finished."""
+    registry.register_func_for_job_type("t", lambda number: number)
+    pool = workers.start_on(service, registry, 2)
+    assert wait_for_end(service, service.enqueue("t", 1)).succeeded
+    with heeding(pool.stop), interrupted_at(where, called_by=called_by):
+        pool.poll_every(timedelta(milliseconds=10))
+    assert not pool.is_running
+    wait_until(lambda: not names_of_threads() & WORKERS)
+    job = service.enqueue("t", 2)
+    assert pool.finish(PATIENCE)
+    assert not service.get_job(job.id).started
 
 
 def test_an_interrupted_finish_can_be_repeated(workers, service, registry, stage):

@@ -134,3 +134,34 @@ def test_a_pool_after_one_that_hangs(workers, service, registry, stage):
     assert next_pool.finish(PATIENCE)
     assert not stage.has_ended.is_set()
     registry.register_func_for_job_type("late", lambda _: None)  # not frozen any more
+
+
+def test_a_job_that_runs_twice_in_a_pool(workers, service, registry, caplog):
+    """The end of a run whose claim was lost is not taken for that of the run which has the claim by then."""
+    may_end, runs, ended = [threading.Event(), threading.Event()], list[int](), list[int]()
+
+    @registry.handler("t")
+    def work(number: int) -> int:
+        run = len(runs)
+        runs.append(run)
+        assert may_end[run].wait(PATIENCE)
+        ended.append(run)
+        return number
+
+    job = service.enqueue("t", 1)
+    pool = workers.start_on(service, registry, 2)
+    wait_until(lambda: runs == [0])
+    service.reset_job(job.id)
+    wait_until(lambda: runs == [0, 1])
+    may_end[0].set()
+    wait_until(lambda: ended == [0])
+    wait_until(lambda: service.health()["refused_outcomes"] == 1)
+    try:
+        assert not pool.finish(0.2)
+        released = service.get_job(job.id)
+        assert (released.state, released.run_count) == (State.AVAILABLE, 0)
+        named = [record.job_id for record in caplog.records if "still running" in record.getMessage()]
+        assert named == [str(job.id)]
+    finally:
+        may_end[1].set()
+        wait_until(lambda: names_of_threads() <= {"jobqueue-listener"})

@@ -8,7 +8,15 @@ import pytest
 import jobqueue
 import jobqueue.testing
 from jobqueue.delivery import MAX_BATCH
-from jobqueue.errors import ClosedError, JobQueueError, LockTimeoutError, RefusedError, UnavailableError
+from jobqueue.errors import (
+    BackendError,
+    ClosedError,
+    JobQueueError,
+    LockTimeoutError,
+    RefusedError,
+    SchemaError,
+    UnavailableError,
+)
 from jobqueue.events import ClaimLost, Connected, JobAvailable
 from jobqueue.job_context import JobContext, current_job_context
 from jobqueue.models import Job, new_id
@@ -223,7 +231,7 @@ def test_nothing_is_lost_while_the_database_is_away(rig, caplog, error):
     wait_until(lambda: len(rig.heard) == 4)
     assert rig.heard == [(jobs[0].id, False), bundle.id, (jobs[1].id, False), (jobs[2].id, False)]
     assert rig.part() == "up"
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert told == [error]
 
 
@@ -300,6 +308,34 @@ def test_a_refusal_is_tried_singly_once(rig, caplog):
     wait_until(lambda: rig.heard)
     assert rig.heard == [(jobs[2].id, False)]
     assert len(rig.store.reads) == 4
+
+
+@pytest.mark.parametrize("error", [BackendError("permission denied for table job"), SchemaError("no table job")])
+def test_tables_that_cannot_be_read_are_told_of_once(rig, caplog, error):
+    """Nothing is read singly then, and no traceback logged; when they can be read, listeners are told again."""
+    told = []
+    rig.health.set_on_error(told.append)
+    bundle, jobs = make_bundle(1), rig.jobs(5)
+    rig.store.add_bundle(bundle)
+    go_on = rig.held()
+    rig.hear_jobs()
+    rig.hear_bundles()
+    rig.hear_events()
+    rig.store.away = error
+    rig.voice.say(*map(stopped, jobs[:4]), bundle_stopped(bundle))
+    go_on()
+    wait_until(lambda: rig.heard == [*(job.id for job in jobs[:4]), bundle.id])
+    wait_until(lambda: len(rig.store.reads) == 2)
+    assert rig.part() == "down"
+    rig.store.away = None
+    rig.voice.say(stopped(jobs[4]))
+    wait_until(lambda: rig.heard[-1] == (jobs[4].id, False))
+    assert rig.part() == "up"
+    first, second = caplog.records
+    assert (first.levelname, first.exc_info, second.levelname) == ("ERROR", None, "WARNING")
+    assert str(error) in first.getMessage()
+    assert "listeners go on" in second.getMessage()
+    assert told == [error]
 
 
 # --- where listeners are

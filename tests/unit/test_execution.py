@@ -428,7 +428,7 @@ def test_each_run_has_a_context_of_its_own():
 
 @pytest.mark.parametrize(
     ("most", "level", "text"),
-    [(1, "WARNING", "job failed and will be retried: first"), (0, "ERROR", "job failed: first")],
+    [(1, "WARNING", "failed and will be retried: first"), (0, "ERROR", "failed: first")],
 )
 def test_a_failure_is_one_line_in_the_log(most, level, text, caplog):
     """A failed run is logged once, with the error's first line, the job in the extras, and never the payload."""
@@ -439,7 +439,7 @@ def test_a_failure_is_one_line_in_the_log(most, level, text, caplog):
 
     run(fail, job)
     (record,) = caplog.records
-    assert (record.levelname, record.getMessage()) == (level, text)
+    assert (record.levelname, record.getMessage()) == (level, f"job {job.id} (report) {text}")
     assert (record.job_id, record.job_type) == (str(job.id), "report")
     assert "secret" not in str(vars(record))
 

@@ -13,7 +13,7 @@ from jobqueue.backends.memory.session import Session
 from jobqueue.errors import RegistrationError
 from jobqueue.models import Job, JobBundle, new_id
 from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind, Rescue, Trip
-from jobqueue.store import SilenceCounts, always
+from jobqueue.store import SilenceCounts, always_counts
 
 
 class MemoryWorkerStore:
@@ -57,7 +57,9 @@ class MemoryWorkerStore:
         with self._session.reading() as rows:
             return rows.find(job_ids)
 
-    def reap_jobs(self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always) -> list[Rescue]:
+    def reap_jobs(
+        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
+    ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
         with self._session.changing() as change:
             if not if_counts(change.now):
