@@ -80,17 +80,14 @@ def in_transaction(
 ) -> Generator[PostgresHandlerTransaction]:
     """Open a transaction on *connection*, yield it once, and commit it if an outcome was saved in it."""
     transaction = PostgresHandlerTransaction(database, connection, job_stopped)
-    try:
-        with connection.transaction(force_rollback=True) as block:
-            transaction.begin()
-            with _however_long(connection):
-                yield transaction
-            block.force_rollback = not transaction.is_saved
-        # On a connection that it knows to be lost, the driver does not even try to commit, and says nothing.
-        if transaction.is_saved and transaction.is_cut_off:
-            raise UnavailableError("the connection of an atomic handler was lost before its transaction was committed")
-    finally:
-        database.pool.clean(connection)
+    with connection.transaction(force_rollback=True) as block:
+        transaction.begin()
+        with _however_long(connection):
+            yield transaction
+        block.force_rollback = not transaction.is_saved
+    # On a connection that it knows to be lost, the driver does not even try to commit, and says nothing.
+    if transaction.is_saved and transaction.is_cut_off:
+        raise UnavailableError("the connection of an atomic handler was lost before its transaction was committed")
 
 
 @contextmanager

@@ -76,7 +76,10 @@ class PostgresWorkerStore:
         if self._handlers is None:
             raise RegistrationError("this worker store was made without connections for atomic handlers")
         with translate_errors(), self._handlers.pool.connection() as connection:
-            yield from in_transaction(connection, self._handlers, self._job_stopped)
+            try:
+                yield from in_transaction(connection, self._handlers, self._job_stopped)
+            finally:
+                self._handlers.pool.clean(connection)
 
     def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
         """Beat for claims; return the ids of the jobs that are still theirs.

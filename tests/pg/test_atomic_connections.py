@@ -76,7 +76,7 @@ def test_no_more_connections_than_allowed(workers, registry, db):
     sessions = (
         "select count(*) from pg_stat_activity where application_name = 'atomic' and state = 'idle in transaction'"
     )
-    assert fetch_all(db, sessions) == [2]
+    wait_until(lambda: fetch_all(db, sessions) == [2])
     leave.set()
     wait_until(lambda: fetch_all(db, "select count(*) from worker.job where stopped_at is null") == [0])
     assert most == 2

@@ -43,7 +43,7 @@ def test_each_change_of_state_is_logged_once(contact, vital, caplog):
     assert not vital.is_down
     assert lines(caplog) == [
         ("WARNING", "the database does not answer, trying again: gone"),
-        ("INFO", "the database answers again"),
+        ("WARNING", "the database answers again"),
     ]
 
 
