@@ -61,7 +61,8 @@ def try_tests(copy: Path, tests: Sequence[str], timeout: float, *, all_of_them: 
     process = subprocess.Popen(
         [*command, *([] if all_of_them else ["-x"]), *tests],
         cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        # Not how whoever runs this wants tests to be run, which may need plugins.
+        env={**os.environ, "PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
