@@ -180,7 +180,7 @@ def test_a_session_that_hangs_or_ends_is_given_up(handlers, db):
     with handlers.handler_transaction() as first:
         pid = pid_of(first.connection)
         first.connection.execute("rollback")
-        first.connection.execute("set idle_session_timeout to '50ms'")
+        db.execute("select pg_terminate_backend(%s)", [pid])
         ours = "select count(*) from pg_stat_activity where pid = %s"
         wait_until(lambda: fetch_all(db, ours, pid) == [0])
     with handlers.handler_transaction() as second:

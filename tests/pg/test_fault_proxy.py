@@ -148,7 +148,9 @@ def test_a_session_that_ends_behind_a_freeze_seems_open(proxy, connect, direct):
     connection = connect()
     proxy.freeze()
     with in_background(lambda: ask(connection)) as came:
-        direct.execute("select pg_terminate_backend(%s, 10000)", [connection.info.backend_pid])
+        pid = connection.info.backend_pid
+        direct.execute("select pg_terminate_backend(%s)", [pid])
+        wait_until(lambda: not fetch_all(direct, "select pid from pg_stat_activity where pid = %s", pid))
         assert is_silent(came)
         proxy.thaw()
     assert isinstance(came[0], psycopg.OperationalError)

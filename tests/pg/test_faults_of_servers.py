@@ -120,9 +120,11 @@ def test_a_failover_loses_nothing(cluster, resting_server, standby, registry, ca
 def test_a_switchover_loses_nothing(cluster, resting_server, standby, registry, caplog):
     """A primary that takes no writes any more, and ends no session, is left for the one that does."""
     caplog.set_level(logging.INFO)
-    shift = Shift(cluster, registry, **PATIENT)
-    shift.add_short_jobs()
     with closing(psycopg.connect(resting_server.conninfo, autocommit=True)) as db:
+        if db.info.server_version < 140000:
+            pytest.skip("older servers do not say so by themselves: the first call that writes is refused")
+        shift = Shift(cluster, registry, **PATIENT)
+        shift.add_short_jobs()
         wait_until(lambda: fetch_all(db, "select count(*) from worker.job where stopped_at is null") == [3])
         take_no_writes(db)
         replayed = "select replay_lsn = pg_current_wal_lsn() from pg_stat_replication"
