@@ -65,6 +65,7 @@ _HANDLER_SETTINGS: Final[Mapping[str, str]] = {
 _SECONDS_TO_END: Final = 30.0
 
 _LOCK_TIMEOUTS_TO_ANSWER: Final = 30
+_LOCK_TIMEOUTS_TO_RECONNECT: Final = 4
 _LEAST_SECONDS_TO_ANSWER: Final = 5.0
 
 _SECONDS_BETWEEN_HOSTS: Final = 2.0
@@ -129,7 +130,16 @@ def worker_pool(conninfo: str, lock_timeout: timedelta, *, prepares: bool | None
     answer_within = max(_LEAST_SECONDS_TO_ANSWER, seconds * _LOCK_TIMEOUTS_TO_ANSWER)
     timeouts = {"lock_timeout": _milliseconds(seconds), "statement_timeout": _milliseconds(answer_within)}
     sessions = Sessions({**_WORKER_SETTINGS, **timeouts}, prepares=prepares, prepare_threshold=0)
-    return Pool(conninfo, "jobqueue-workers", WORKER_CONNECTIONS, sessions, timeout=5, answer_within=answer_within)
+    return Pool(
+        conninfo,
+        "jobqueue-workers",
+        WORKER_CONNECTIONS,
+        sessions,
+        timeout=5,
+        # Where others soon take silence for death, each beat tries afresh, without the pauses between attempts.
+        reconnect_within=min(5.0, seconds * _LOCK_TIMEOUTS_TO_RECONNECT),
+        answer_within=answer_within,
+    )
 
 
 def handler_pool(conninfo: str, max_size: int, *, prepares: bool | None = None) -> "Pool":
@@ -158,6 +168,7 @@ class Pool(ConnectionPool):
         sessions: Sessions,
         *,
         timeout: float,
+        reconnect_within: float = 5.0,
         answer_within: float = inf,
         outlived: bool = False,
     ) -> None:
@@ -184,7 +195,7 @@ class Pool(ConnectionPool):
             timeout=timeout,
             # After this long the pool gives an attempt up, and starts afresh at the next call: its back-off has no cap,
             # and would keep us waiting for minutes after a long outage has ended.
-            reconnect_timeout=5,
+            reconnect_timeout=reconnect_within,
             num_workers=1,
             open=True,
         )
