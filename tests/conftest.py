@@ -9,5 +9,6 @@ pytest_plugins = [
     "tests.fixtures.processes",
     "tests.fixtures.servers",
     "tests.fixtures.stages",
+    "tests.fixtures.effects",
     "tests.fixtures.pgbouncer",
 ]

@@ -23,24 +23,13 @@ from jobqueue import (
     State,
     WorkerPool,
 )
+from tests.fixtures.effects import EFFECTS, affect
 from tests.fixtures.stores import assert_counts_true, fetch_all
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import Workers, wait_for_end
 
 SOON = Fixed(timedelta(milliseconds=10))
-EFFECTS = "select number from effect order by number"
-
-
-@pytest.fixture(autouse=True)
-def _effects(db):
-    db.execute("create table effect (number int, job_id uuid)")
-    yield
-    db.execute("drop table effect")
-
-
-def affect(ctx: JobContext, number: int) -> None:
-    """Do what is to be done exactly once."""
-    ctx.connection.execute("insert into effect values (%s, %s)", [number, ctx.job.id])
+pytestmark = pytest.mark.usefixtures("effects")
 
 
 # --- what commits

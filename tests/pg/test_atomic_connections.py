@@ -11,19 +11,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobqueue import Job, JobBundle, JobContext, JobDesc, Registry, State
+from tests.fixtures.effects import EFFECTS, affect
 from tests.fixtures.fault_proxy import FaultProxy
 from tests.fixtures.stores import assert_counts_true, fetch_all, row_of
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import Workers, wait_for_end
 
-EFFECTS = "select number from effect order by number"
-
-
-@pytest.fixture(autouse=True)
-def _effects(db):
-    db.execute("create table effect (number int, job_id uuid)")
-    yield
-    db.execute("drop table effect")
+pytestmark = pytest.mark.usefixtures("effects")
 
 
 @pytest.fixture
@@ -40,11 +34,6 @@ def remote(queue, proxy):
     made = Workers(proxy.route(queue))
     yield made
     made.end()
-
-
-def affect(ctx: JobContext, number: int) -> None:
-    """Do what is to be done exactly once."""
-    ctx.connection.execute("insert into effect values (%s, %s)", [number, ctx.job.id])
 
 
 def test_no_more_connections_than_allowed(workers, registry, db):
