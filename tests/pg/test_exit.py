@@ -6,6 +6,7 @@ import textwrap
 import time
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from jobqueue import Registry, State
 from tests.fixtures.frozen import frozen
@@ -134,10 +135,11 @@ def test_a_program_that_ends_releases_what_it_claimed_by_hand(workers, queue, se
 def test_a_program_that_is_gone_at_once_leaves_its_job_to_the_reaper(workers, queue, service, db, end):
     """A program that skips the end of its interpreter, or becomes another one, has crashed: its claims fall silent."""
     job = service.enqueue("short", 3)
-    done, _ = run_program(queue, f"began.acquire()\n{end}")
+    name = f"gone-{job.id}"  # of its sessions, and of no other test's
+    done, _ = run_program(make_conninfo(queue, application_name=name), f"began.acquire()\n{end}")
     assert (done.returncode, done.stderr) == (0, "")
     assert service.get_job(job.id).state is State.RUNNING
-    sessions = "select pid from pg_stat_activity where datname = current_database() and application_name = 'jobqueue'"
+    sessions = f"select pid from pg_stat_activity where application_name = '{name}'"
     wait_until(lambda: fetch_all(db, sessions) == [])
     registry = Registry()
     registry.register_func_for_job_type("short", lambda number: number + 1)
