@@ -14,7 +14,7 @@ from jobqueue_pg import rows
 from jobqueue_pg.connection import BoundedConnection
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
-from jobqueue_pg.queries import workers as queries
+from jobqueue_pg.queries import saving as queries
 
 _ENDED: Final = (
     "the handler has ended its transaction by itself: what it did before that is committed, or rolled back, without "

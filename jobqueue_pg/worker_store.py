@@ -18,8 +18,11 @@ from jobqueue_pg import rows
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.handler_transaction import PostgresHandlerTransaction, in_transaction
-from jobqueue_pg.queries import workers as queries
 from jobqueue_pg.queries.applications import GET_JOBS
+from jobqueue_pg.queries.claiming import CLAIM_JOBS
+from jobqueue_pg.queries.maintaining import DELETE_SUCCEEDED_BUNDLES, PREPARE_TO_REAP, REAP_JOBS, TOUCH_JOBS
+from jobqueue_pg.queries.saving import SAVE_OUTCOMES
+from jobqueue_pg.queries.trips import MAKE_TRIP
 from jobqueue_pg.schema import channel_prefix
 
 _WAIT_FOR_CONNECTION: Final = 5.0
@@ -52,12 +55,12 @@ class PostgresWorkerStore:
         if not types or limit < 1:
             return Trip(saved=self.save_outcomes(outcomes))
         parameters = {**_saving(outcomes, self._job_stopped), **_claiming(types, limit, claimant)}
-        return _trip(self._database.fetch(queries.MAKE_TRIP, parameters))
+        return _trip(self._database.fetch(MAKE_TRIP, parameters))
 
     def _claim(self, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
         if not types or limit < 1:
             return Trip()
-        return _trip(self._database.fetch(queries.CLAIM_JOBS, _claiming(types, limit, claimant)))
+        return _trip(self._database.fetch(CLAIM_JOBS, _claiming(types, limit, claimant)))
 
     def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
         """Claim up to *limit* jobs."""
@@ -67,7 +70,7 @@ class PostgresWorkerStore:
         """Save *outcomes*; return the ids of the jobs for which it was done."""
         if not outcomes:
             return frozenset()
-        saved = self._database.fetch(queries.SAVE_OUTCOMES, _saving(outcomes, self._job_stopped))
+        saved = self._database.fetch(SAVE_OUTCOMES, _saving(outcomes, self._job_stopped))
         return frozenset(row[0] for row in saved)
 
     @contextmanager
@@ -89,7 +92,7 @@ class PostgresWorkerStore:
         if not fences:
             return frozenset()
         with self._connection_for_beats():
-            owned = self._database.fetch(queries.TOUCH_JOBS, {"fences": rows.fences_json(fences)})
+            owned = self._database.fetch(TOUCH_JOBS, {"fences": rows.fences_json(fences)})
         return frozenset(row[0] for row in owned)
 
     def get_jobs(self, job_ids: Iterable[UUID]) -> list[Job]:
@@ -106,17 +109,17 @@ class PostgresWorkerStore:
         def reap(connection: psycopg.Connection[Any]) -> list[rows.Row]:
             # What is now was settled when the transaction began: claims are judged by that, even if the server, or this
             # process, is frozen before the next statement.
-            ((now,),) = self._database.execute(connection, queries.PREPARE_TO_REAP, {}).fetchall()
+            ((now,),) = self._database.execute(connection, PREPARE_TO_REAP, {}).fetchall()
             if not if_counts(now):
                 return []
             limits = {"dead_for": dead_for, "max_rescues": max_rescues}
-            return self._database.execute(connection, queries.REAP_JOBS, limits).fetchall()
+            return self._database.execute(connection, REAP_JOBS, limits).fetchall()
 
         return [rows.rescue_of_row(row) for row in self._database.transact(reap)]
 
     def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
         """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""
-        return self._database.change(queries.DELETE_SUCCEEDED_BUNDLES, {"kept_for": kept_for})
+        return self._database.change(DELETE_SUCCEEDED_BUNDLES, {"kept_for": kept_for})
 
     @contextmanager
     def _connection_for_beats(self) -> Generator[None]:

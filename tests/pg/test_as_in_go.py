@@ -16,7 +16,8 @@ from jobqueue.outcomes import Outcome, RunError
 from jobqueue.store import WorkerStore
 from jobqueue_pg.database import Database
 from jobqueue_pg.queries.applications import GET_JOBS_OF_BUNDLE
-from jobqueue_pg.queries.workers import CLAIM_JOBS, MAKE_TRIP
+from jobqueue_pg.queries.claiming import CLAIM_JOBS
+from jobqueue_pg.queries.trips import MAKE_TRIP
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.listening import Ear
 from tests.fixtures.stores import Connection, claim_one, events, fetch_all, insert_job, make_bundle, make_job, row_of

@@ -1,0 +1,143 @@
+"""What worker pools do besides their trips: beat for claims, take up silent ones, delete bundles that are done with."""
+
+from typing import Final
+
+from jobqueue_pg.queries.columns import NOW
+from jobqueue_pg.queries.counters import move_counters
+
+# A beat does not wait for a row that somebody has locked, so that one such row cannot silence the others. `owned` says
+# which claims stand, touched or not.
+TOUCH_JOBS: Final = f"""
+with claim as materialized (
+  select * from jsonb_to_recordset(%(fences)s::jsonb) as c(id uuid, started_at timestamptz, claim_id uuid)
+),
+seen as materialized (
+  select j.id, j.started_at, j.claim_id, j.stopped_at
+  from {{schema}}.job j
+  where j.id = any(array(select id from claim))
+),
+owned as materialized (
+  select c.*
+  from claim c
+  join seen s on s.id = c.id and s.started_at = c.started_at and s.claim_id = c.claim_id
+  where s.stopped_at is null
+),
+locked as materialized (
+  select j.id, j.started_at, j.claim_id, j.stopped_at
+  from {{schema}}.job j
+  where j.id = any(array(select id from owned))
+  order by j.id
+  for no key update skip locked
+),
+touched as (
+  update {{schema}}.job j
+  set worker_alive_at = {NOW}, updated_at = {NOW}
+  where j.id = any(array(
+    select o.id
+    from owned o
+    join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id
+    where l.stopped_at is null
+  ))
+)
+select id from owned
+"""
+
+# --- taking up silent claims
+
+# No index leads to running jobs, since it would have to be changed by every finish: the reaper reads all.
+PREPARE_TO_REAP: Final = f"select {NOW} from pg_catalog.set_config('enable_seqscan', 'on', true)"
+
+_COUNT_SPENT: Final = move_counters("""
+  select bundle_id, 0 as jobs, count(*)::int as stopped from reaped where spent and bundle_id is not null group by 1
+""")
+
+# Silence counts only while the database could hear: not for the time before its server was started. The second
+# condition on j is for jobs of go-jobqueue before 0.6, which marks a job as stopped while it computes the retry.
+REAP_JOBS: Final = f"""
+with silent as materialized (
+  select j.id, j.stopped_at is null and j.rescue_count >= %(max_rescues)s as spent, j.stopped_at is null as crashed
+  from {{schema}}.job j
+  where pg_postmaster_start_time() < now() - %(dead_for)s::interval
+    and (
+      (
+        j.started_at is not null
+        and j.stopped_at is null
+        and j.worker_alive_at < {NOW} - greatest(%(dead_for)s::interval, j.lease)
+      ) or (
+        j.stopped_at < {NOW} - %(dead_for)s::interval
+        and j.error_msg is not null
+        and j.current_retry_count < j.max_retry_count
+        and j.cancelled_at is null
+      )
+    )
+  order by j.id
+  for no key update skip locked
+),
+reaped as (
+  update {{schema}}.job j
+  set
+    started_at = case when s.spent then j.started_at end,
+    stopped_at = case when s.spent then {NOW} end,
+    error_msg = case when s.spent then format(
+      'the worker of this job fell silent, and it had been taken up again %%s times before', j.rescue_count) end,
+    error_data = case when s.spent then jsonb_build_object(
+      'type', 'TooManyRescues', 'rescue_count', j.rescue_count, 'claimed_by', j.claimed_by,
+      'started_at', j.started_at, 'worker_alive_at', j.worker_alive_at) end,
+    current_retry_count = case
+      when s.spent then greatest(j.current_retry_count, j.max_retry_count)
+      else j.current_retry_count
+    end,
+    rescue_count = case when s.crashed and not s.spent then j.rescue_count + 1 else j.rescue_count end,
+    result = null,
+    worker_alive_at = null,
+    claim_id = null,
+    lease = null,
+    claimed_by = case when s.spent then j.claimed_by end,
+    updated_at = {NOW}
+  from silent s
+  where j.id = s.id
+  returning j.id, j.bundle_id, j."type", j.rescue_count, s.spent
+),
+{_COUNT_SPENT}
+-- The old row tells who was silent: this reads the snapshot from before the update.
+select r.id, r."type", j.claimed_by, r.rescue_count, r.spent
+from reaped r
+join {{schema}}.job j on j.id = r.id
+order by r.id
+"""
+
+# Complete, nobody failed, and the job that it asked for when it stopped is gone or has succeeded.
+DELETE_SUCCEEDED_BUNDLES: Final = f"""
+with done as materialized (
+  select b.id
+  from {{schema}}.job_bundle b
+  where b.delete_when_succeeded
+    and b.stopped_at <= {NOW} - %(kept_for)s::interval
+    and not exists (
+      select from {{schema}}.job j where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
+    )
+    and not exists (
+      select from {{schema}}.job j
+      where j.completes_bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
+    )
+  order by b.id
+  limit 100
+),
+member as materialized (
+  select j.bundle_id, j.stopped_at is not null and j.error_msg is null as succeeded
+  from {{schema}}.job j
+  where j.bundle_id = any(array(select id from done))
+  order by j.id
+  for update skip locked
+),
+bundle as materialized (
+  select b.id
+  from {{schema}}.job_bundle b
+  where b.id = any(array(select id from done))
+    -- All of them are locked and still as they were: one that is being reset meanwhile must not go with the others.
+    and b.num_jobs = (select count(*) from member m where m.bundle_id = b.id and m.succeeded)
+  order by b.id
+  for update skip locked
+)
+delete from {{schema}}.job_bundle b where b.id = any(array(select id from bundle))
+"""
