@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from jobqueue.errors import PayloadError
 from jobqueue.models import Job, JobBundle, JobDesc
-from jobqueue.outcomes import Fence, Outcome, OutcomeKind, Rescue, RunError
+from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind, Rescue, RunError
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, dump_json, load_json
 
 Row = Sequence[Any]
@@ -45,6 +46,35 @@ def job_of_row(row: Row) -> Job:
         error_msg=row[22],
         error_data_json=row[23],
         result_json=row[24],
+    )
+
+
+def job_of_claimed_row(row: Row, started_at: datetime, claim_id: UUID, claimant: Claimant) -> Job:
+    """Make a job of the columns CLAIMED_COLUMNS, and of what its claim has set."""
+    return Job(
+        id=row[0],
+        bundle_id=row[1],
+        type=row[2],
+        payload_json=row[3],
+        priority=row[4],
+        origin=row[5],
+        max_retry_count=row[6],
+        current_retry_count=row[7],
+        start_at=row[8],
+        created_at=row[9],
+        run_count=row[10],
+        rescue_count=row[11],
+        attempt_errors_json=row[12],
+        completes_bundle_id=row[13],
+        progress_json=row[14],
+        error_msg=row[15],
+        error_data_json=row[16],
+        result_json=row[17],
+        started_at=started_at,
+        updated_at=started_at,
+        worker_alive_at=started_at if claimant.beats else None,
+        claim_id=claim_id,
+        claimed_by=claimant.name,
     )
 
 

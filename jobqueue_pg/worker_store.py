@@ -28,6 +28,7 @@ from jobqueue_pg.schema import channel_prefix
 _WAIT_FOR_CONNECTION: Final = 5.0
 _LONGEST_BEAT: Final = timedelta(seconds=6)
 _JOB_COLUMNS: Final = slice(2, None)
+_BEGAN_AT: Final = 11
 
 
 class PostgresWorkerStore:
@@ -54,13 +55,16 @@ class PostgresWorkerStore:
             return self._claim(types, limit, claimant)
         if not types or limit < 1:
             return Trip(saved=self.save_outcomes(outcomes))
-        parameters = {**_saving(outcomes, self._job_stopped), **_claiming(types, limit, claimant)}
-        return _trip(self._database.fetch(MAKE_TRIP, parameters))
+        claim_id = new_id()
+        parameters = {**_saving(outcomes, self._job_stopped), **_claiming(types, limit, claim_id, claimant)}
+        return _trip(self._database.fetch(MAKE_TRIP, parameters), outcomes, claim_id, claimant)
 
     def _claim(self, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
         if not types or limit < 1:
             return Trip()
-        return _trip(self._database.fetch(CLAIM_JOBS, _claiming(types, limit, claimant)))
+        claim_id = new_id()
+        found = self._database.fetch(CLAIM_JOBS, _claiming(types, limit, claim_id, claimant))
+        return _trip(found, (), claim_id, claimant)
 
     def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
         """Claim up to *limit* jobs."""
@@ -143,34 +147,38 @@ def _saving(outcomes: Sequence[Outcome], channel: str) -> dict[str, object]:
     return {"outcomes": rows.outcomes_json(outcomes), "job_stopped": channel}
 
 
-def _claiming(types: Sequence[str], limit: int, claimant: Claimant) -> dict[str, object]:
+def _claiming(types: Sequence[str], limit: int, claim_id: UUID, claimant: Claimant) -> dict[str, object]:
     return {
         "types": [name for name in types if not name.endswith("*")],
         "prefixes": [name.removesuffix("*") for name in types if name.endswith("*")],
         "limit": limit,
-        "claim_id": new_id(),
+        "claim_id": claim_id,
         "lease": claimant.lease,
         "claimed_by": claimant.name,
         "beats": claimant.beats,
     }
 
 
-def _trip(fetched: Sequence[rows.Row]) -> Trip:
+def _trip(fetched: Sequence[rows.Row], outcomes: Sequence[Outcome], claim_id: UUID, claimant: Claimant) -> Trip:
     """Sort the rows of a trip; RETURNING keeps no order, so jobs are put into the order in which they were due."""
-    saved: list[UUID] = []
+    *found, last = fetched
+    began_at = last[_BEGAN_AT]
     claimed: list[Job] = []
-    next_due_in: timedelta | None = None
-    for row in fetched:
-        match row[0]:
-            case "saved":
-                saved.append(row[2])
-            case "claimed":
-                claimed.append(rows.job_of_row(row[_JOB_COLUMNS]))
-            case _:
-                next_due_in = None if row[1] is None else timedelta(seconds=row[1])
+    refused: list[UUID] = []
+    for row in found:
+        if row[0] == "claimed":
+            claimed.append(rows.job_of_claimed_row(row[_JOB_COLUMNS], began_at, claim_id, claimant))
+        else:
+            refused.append(row[2])
     claimed.sort(key=_order)
-    return Trip(saved=frozenset(saved), claimed=tuple(claimed), next_due_in=next_due_in)
+    saved = frozenset([outcome.fence.job_id for outcome in outcomes])
+    return Trip(
+        saved=saved.difference(refused) if refused else saved,
+        claimed=tuple(claimed),
+        next_due_in=None if last[1] is None else timedelta(seconds=last[1]),
+    )
 
 
 def _order(job: Job) -> tuple[object, ...]:
-    return (-job.priority, job.start_at or job.created_at, job.id)
+    # The number of a UUID, which is compared in no time.
+    return (-job.priority, job.start_at or job.created_at, job.id.int)

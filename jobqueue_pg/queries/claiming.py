@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW
+from jobqueue_pg.queries.columns import CLAIMED_COLUMNS, NOW
 
 # Claim due jobs at a cost that depends on how many types and priorities wait, not on how many jobs do.
 #
@@ -87,7 +87,7 @@ claimed as (
     cancelled_at = null,
     updated_at = {NOW}
   where j.id = any(array(select id from picked))
-  returning {JOB_COLUMNS}
+  returning {CLAIMED_COLUMNS}
 )
 """
 
@@ -105,12 +105,15 @@ from (select priority from level where priority is not null limit 20) l, wanted 
 where (select count(*) from picked) < %(limit)s
 """
 
-# As many as JOB_COLUMNS, but for the id.
-NO_JOB: Final = "null, " * 23 + "null"
+# As many as CLAIMED_COLUMNS, but for the id.
+NO_JOB: Final = "null, " * 16 + "null"
+
+# The last row of a claim: how long until more is due, if that was looked up, and, as created_at, when the claim began.
+ASIDE: Final = f"select 'next', ({NEXT_DUE}), {'null, ' * 9}{NOW}, {'null, ' * 7}null"
 
 CLAIM_JOBS: Final = f"""
 with recursive {CLAIMING}
 select 'claimed', null::float8, c.* from claimed c
 union all
-select 'next', ({NEXT_DUE}), null, {NO_JOB}
+{ASIDE}
 """

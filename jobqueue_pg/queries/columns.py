@@ -25,6 +25,12 @@ JOB_COLUMNS: Final = f"""
   j.run_count, j.rescue_count, j.attempt_errors::text, j.completes_bundle_id, j.progress::text,
   {_moment("j.stopped_at")}, {_moment("j.cancelled_at")}, j.error_msg, j.error_data::text, j.result::text"""
 
+# What a worker needs of a job that it claims: not what the claim itself has just set, which is the same for all.
+CLAIMED_COLUMNS: Final = f"""
+  j.id, j.bundle_id, j."type", j.payload::text, j.priority, j.origin, j.max_retry_count, j.current_retry_count,
+  {_moment("j.start_at")} as start_at, {_moment("j.created_at")} as created_at, j.run_count, j.rescue_count,
+  j.attempt_errors::text, j.completes_bundle_id, j.progress::text, j.error_msg, j.error_data::text, j.result::text"""
+
 # The description of the job to add when the bundle stops is taken apart as the trigger does that adds it.
 BUNDLE_COLUMNS: Final = f"""
   b.id, b."type", b.origin, b.num_jobs, b.num_jobs_stopped, b.delete_when_succeeded,

@@ -13,7 +13,7 @@ from jobqueue.models import new_id
 from jobqueue.outcomes import Fence, Outcome, fence_of
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, _ready
-from jobqueue_pg.queries import applications, managing, workers
+from jobqueue_pg.queries import applications, claiming, maintaining, managing, saving, trips
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.pg import fresh_database
 from tests.fixtures.stores import claim_one, insert_job, make_bundle, make_job
@@ -72,10 +72,10 @@ CHANNELS = {"claim_lost": "claim_lost", "job_available": "job_available"}
 IDS = {"ids": [JOB_ID], **CHANNELS}
 
 STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
-    "make trip": (workers.MAKE_TRIP, {**SAVING, **CLAIMING}),
-    "claim jobs": (workers.CLAIM_JOBS, CLAIMING),
-    "save outcomes": (workers.SAVE_OUTCOMES, SAVING),
-    "touch jobs": (workers.TOUCH_JOBS, FENCES),
+    "make trip": (trips.MAKE_TRIP, {**SAVING, **CLAIMING}),
+    "claim jobs": (claiming.CLAIM_JOBS, CLAIMING),
+    "save outcomes": (saving.SAVE_OUTCOMES, SAVING),
+    "touch jobs": (maintaining.TOUCH_JOBS, FENCES),
     "add job": (applications.ADD_JOB, rows.job_parameters(make_job(), None)),
     "add jobs": (applications.ADD_JOBS, {"jobs": "[]"}),
     "add bundle": (applications.ADD_BUNDLE, {**rows.bundle_parameters(make_bundle()), "jobs": "[]"}),
