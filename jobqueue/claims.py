@@ -20,7 +20,7 @@ from jobqueue.execution import enter, outcome_of_failure, outcome_of_success, ru
 from jobqueue.job_context import JobContext
 from jobqueue.limits import check_type_or_pattern
 from jobqueue.models import Job
-from jobqueue.outcomes import Claimant, Outcome, claim_shown_by, fence_of
+from jobqueue.outcomes import Claimant, Outcome, claim_shown_by
 from jobqueue.patience import patience
 from jobqueue.registry import default_registry
 from jobqueue.service import Service
@@ -235,7 +235,7 @@ def _standing(store: WorkerStore, claims: Sequence[Claim]) -> set[Claim]:
     left = list(claims)
     while left:
         of_job = {claim.job.id: claim for claim in left}
-        owned = store.touch_jobs([fence_of(claim.job) for claim in of_job.values()])
+        owned = store.touch_jobs([claim.job.fence for claim in of_job.values()])
         standing.update(claim for job_id, claim in of_job.items() if job_id in owned)
         left = [claim for claim in left if of_job[claim.job.id] is not claim]
     return standing

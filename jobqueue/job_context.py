@@ -17,7 +17,6 @@ from jobqueue.errors import (
     UnavailableError,
 )
 from jobqueue.models import Job, JobBundle
-from jobqueue.outcomes import fence_of
 from jobqueue.payload import dump_json
 from jobqueue.service import Service
 from jobqueue.store import HandlerTransaction
@@ -165,7 +164,7 @@ class JobContext:
         if self.service is None or self.job.claim_id is None:
             return
         try:
-            stands = self.service.store.save_progress(fence_of(self.job), progress)
+            stands = self.service.store.save_progress(self.job.fence, progress)
         except UnavailableError as error:
             logger.debug("the progress of %s is not shown: %s", self._name, error)
             return

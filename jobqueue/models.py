@@ -46,6 +46,15 @@ class AttemptError:
     traceback: str
 
 
+@attrs.frozen(cache_hash=True)
+class Fence:
+    """What tells one claim from every other: a row is changed for a claim only while it still shows these values."""
+
+    job_id: UUID
+    started_at: datetime
+    claim_id: UUID
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Job:
     """One job as it was when it was read; before that, as it is to be added. Jobs are equal when their ids are.
@@ -123,6 +132,13 @@ class Job:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    @cached_property
+    def fence(self) -> Fence:
+        """The fence of the claim on the job. Raises ValueError when it was read, and not claimed."""
+        if self.started_at is None or self.claim_id is None:
+            raise ValueError(f"job {self.id} was read, not claimed")
+        return Fence(self.id, self.started_at, self.claim_id)
 
     @cached_property
     def payload(self) -> Any:

@@ -2,27 +2,11 @@
 
 import enum
 from datetime import datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
 
 import attrs
 
-from jobqueue.models import Job
-
-
-class Fence(NamedTuple):
-    """What tells one claim from every other: a row is changed for a claim only while it still shows these values."""
-
-    job_id: UUID
-    started_at: datetime
-    claim_id: UUID
-
-
-def fence_of(job: Job) -> Fence:
-    """Return the fence of a claimed *job*."""
-    if job.started_at is None or job.claim_id is None:
-        raise ValueError(f"job {job.id} was read, not claimed")
-    return Fence(job.id, job.started_at, job.claim_id)
+from jobqueue.models import Fence, Job
 
 
 def claim_shown_by(job: Job | None) -> str:
@@ -92,12 +76,12 @@ class Outcome:
     @classmethod
     def finished(cls, job: Job, result_json: str | None = None) -> "Outcome":
         """The run succeeded."""
-        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.FINISHED, result_json=result_json)
+        return cls(fence=job.fence, bundle_id=job.bundle_id, kind=OutcomeKind.FINISHED, result_json=result_json)
 
     @classmethod
     def failed(cls, job: Job, error: RunError) -> "Outcome":
         """The run failed, and was the last."""
-        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.FAILED, error=error)
+        return cls(fence=job.fence, bundle_id=job.bundle_id, kind=OutcomeKind.FAILED, error=error)
 
     @classmethod
     def retry(
@@ -105,7 +89,7 @@ class Outcome:
     ) -> "Outcome":
         """The run failed; another follows after *delay*, or at *start_at*."""
         return cls(
-            fence=fence_of(job),
+            fence=job.fence,
             bundle_id=job.bundle_id,
             kind=OutcomeKind.RETRY,
             error=error,
@@ -116,23 +100,23 @@ class Outcome:
     @classmethod
     def snoozed(cls, job: Job, delay: timedelta) -> "Outcome":
         """The handler asked to be run again after *delay*."""
-        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.SNOOZED, delay=delay)
+        return cls(fence=job.fence, bundle_id=job.bundle_id, kind=OutcomeKind.SNOOZED, delay=delay)
 
     @classmethod
     def released(cls, job: Job) -> "Outcome":
         """The job is given back as if it had never been claimed."""
-        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.RELEASED)
+        return cls(fence=job.fence, bundle_id=job.bundle_id, kind=OutcomeKind.RELEASED)
 
     @classmethod
     def rescued(cls, job: Job) -> "Outcome":
         """The run was cut off with all that it did: the job is taken up again, which counts as a rescue."""
-        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.RESCUED)
+        return cls(fence=job.fence, bundle_id=job.bundle_id, kind=OutcomeKind.RESCUED)
 
     @classmethod
     def discarded(cls, job: Job, reason: str) -> "Outcome":
         """The handler said that the job is not worth running any more."""
         error = RunError(message=reason)
-        return cls(fence=fence_of(job), bundle_id=job.bundle_id, kind=OutcomeKind.DISCARDED, error=error)
+        return cls(fence=job.fence, bundle_id=job.bundle_id, kind=OutcomeKind.DISCARDED, error=error)
 
 
 @attrs.frozen(kw_only=True)

@@ -12,33 +12,16 @@ import attrs
 from jobqueue.errors import BackendError, LockTimeoutError, RefusedError, UnavailableError
 from jobqueue.health import Health
 from jobqueue.models import Job
-from jobqueue.outcomes import Claimant, Outcome, Trip, fence_of
+from jobqueue.outcomes import Claimant, Trip
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import WorkerStore
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.demand import TripRequest
 from jobqueue.worker.lost_claims import LostClaims
+from jobqueue.worker.outbox import HandedIn
 from jobqueue.worker.saving import Saving
 
 logger = logging.getLogger(__name__)
-
-
-@attrs.define(eq=False)
-class HandedIn:
-    """An outcome on its way to the database."""
-
-    outcome: Outcome
-    since: float
-    sent: list[Outcome] = attrs.field(factory=list[Outcome])
-    """What was on its way to the database when that was broken off, and may have been saved without our knowing: this
-    outcome itself, or the one that an atomic handler was about to commit."""
-
-
-def one_of_each_job(handed_in: Sequence[HandedIn]) -> tuple[list[HandedIn], list[HandedIn]]:
-    """Return the first outcome of each job, and the others: what a trip saves is told by the ids of jobs."""
-    first: dict[UUID, HandedIn] = {}
-    others = [kept for kept in handed_in if first.setdefault(kept.outcome.fence.job_id, kept) is not kept]
-    return list(first.values()), others
 
 
 @attrs.frozen
@@ -51,6 +34,8 @@ class Arrival:
     """Outcomes that it could not save because the database did not answer."""
     locked: Sequence[HandedIn] = ()
     """Outcomes that need a row which somebody else holds."""
+    kept_until: float = 0.0
+    """Until when, by the monotonic clock, nobody can take away what was claimed, even if nobody beats for it."""
 
 
 class Carrier:
@@ -96,9 +81,9 @@ class Carrier:
             return self._broken_off(carried)
         if self._vital.succeeded():
             logger.warning("trips succeed again")
-        self._lost_claims.watch(map(fence_of, trip.claimed), asked_at)
+        self._lost_claims.watch([job.fence for job in trip.claimed], asked_at)
         self._settle(carried, trip.saved)
-        return Arrival(trip)
+        return Arrival(trip, kept_until=asked_at + self._settings.dead_for.total_seconds())
 
     def _fail(self, what: str, error: BackendError) -> None:
         if self._vital.failed(error):
@@ -132,7 +117,7 @@ class Carrier:
     def _broken_off(self, carried: Sequence[HandedIn]) -> Arrival:
         for kept in carried:
             if kept.outcome not in kept.sent:
-                kept.sent.append(kept.outcome)
+                kept.sent += (kept.outcome,)
         return Arrival(unsent=carried)
 
     def _settle(self, carried: Iterable[HandedIn], saved: AbstractSet[UUID]) -> None:
@@ -156,4 +141,4 @@ class Carrier:
 
     def stands(self, job: Job) -> bool:
         """Whether nobody can have taken the claim on *job* away by now."""
-        return time.monotonic() < self._lost_claims.kept_until(fence_of(job))
+        return time.monotonic() < self._lost_claims.kept_until(job.fence)

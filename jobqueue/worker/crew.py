@@ -11,7 +11,6 @@ from typing import Final
 from jobqueue.events import ClaimLost, Connected, Event, JobAvailable
 from jobqueue.job_context import JobContext
 from jobqueue.models import Job
-from jobqueue.outcomes import fence_of
 from jobqueue.registry import Registry
 from jobqueue.service import Service
 from jobqueue.threads import Backoff, StoppableThread
@@ -173,7 +172,7 @@ class Crew:
         for context in self._contexts():
             if claim.is_of(context.job.id, context.job.claim_id):
                 context.lose()
-                self._lost_claims.note_told(fence_of(context.job))
+                self._lost_claims.note_told(context.job.fence)
 
     def poll_every(self, interval: timedelta) -> None:
         """Have idle workers look at the queue at least this often."""

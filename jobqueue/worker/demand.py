@@ -5,8 +5,7 @@ from typing import Final
 
 import attrs
 
-from jobqueue.models import Job
-from jobqueue.outcomes import Fence, fence_of
+from jobqueue.models import Fence, Job
 from jobqueue.settings import WorkerSettings
 
 _SECONDS_OF_WORK_AHEAD: Final = 0.020
@@ -48,17 +47,14 @@ class Demand:
         self._others_first = 0  # how many trips are to ask for the other types, although connections are free
         self._was_held_back = False  # whether a trip could not ask for atomic types since one asked for all
         self._mean_seconds: float | None = None  # how long jobs take
+        self.ahead = 0
+        """How many jobs to hold besides those for idle workers: 20 ms of work, so none while jobs are long."""
 
     def note_duration(self, seconds: float) -> None:
         """Take into account how long a job has taken."""
         mean = self._mean_seconds
-        self._mean_seconds = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
-
-    def ahead(self) -> int:
-        """Return how many jobs to hold besides those for idle workers: 20 ms of work, so none while jobs are long."""
-        if self._batch_size == 1 or self._mean_seconds is None:
-            return 0
-        return min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / max(self._mean_seconds, 1e-6)))
+        self._mean_seconds = mean = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
+        self.ahead = min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / max(mean, 1e-6)))
 
     @property
     def _num_free(self) -> int:
@@ -91,7 +87,7 @@ class Demand:
         """Take note of what a trip has brought; return how many reasons to look at the queue again arise from it."""
         if not self.has_atomic:
             return 0
-        atomic = [fence_of(job) for job in jobs if self._is_atomic(job.type)]
+        atomic = [job.fence for job in jobs if self._is_atomic(job.type)]
         self._taken.update(atomic)
         self._num_reserved -= request.num_reserved
         if not request.sees_all and len(jobs) < request.limit:
@@ -106,6 +102,8 @@ class Demand:
 
     def give_back(self, fence: Fence) -> int:
         """Note that a claimed job does not need its connection any more; return how many connections that has freed."""
+        if not self._taken:
+            return 0
         before = len(self._taken)
         self._taken.discard(fence)
         return before - len(self._taken)

@@ -2,15 +2,13 @@
 
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import attrs
 
 from jobqueue.errors import BackendError
 from jobqueue.job_context import JobContext
-from jobqueue.outcomes import Fence
+from jobqueue.models import Fence
 from jobqueue.store import WorkerStore
 from jobqueue.threads import StoppableThread
 from jobqueue.worker.contact import Contact
@@ -54,17 +52,16 @@ class Heartbeat(StoppableThread):
         self._woken = threading.Event()
         self._is_asked = False
 
-    @contextmanager
-    def beating_for(self, fence: Fence, context: JobContext) -> Generator[None]:
-        """Beat for a claim within the block; tell *context* when it is lost."""
+    def begin(self, fence: Fence, context: JobContext) -> None:
+        """Beat for a claim from now on; tell *context* when it is lost."""
         # Somebody else has claimed it, or beaten for it last.
         alive_at = self._lost_claims.alive_at(fence)
         context.keep_until(alive_at + self._dead_for)
         self._run = _Run(fence, context, alive_at)
-        try:
-            yield
-        finally:
-            self._run = None
+
+    def end(self) -> None:
+        """Beat for it no more."""
+        self._run = None
 
     def beat_now(self) -> None:
         """Beat at once, if there is something to beat for: its claim may have been lost without a word."""

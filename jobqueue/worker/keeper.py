@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final
 
 from jobqueue.errors import BackendError
-from jobqueue.outcomes import Fence
+from jobqueue.models import Fence
 from jobqueue.store import WorkerStore
 from jobqueue.threads import StoppableThread
 from jobqueue.worker.contact import Contact

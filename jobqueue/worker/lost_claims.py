@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from jobqueue.errors import BackendError
 from jobqueue.health import Health
-from jobqueue.models import Job
-from jobqueue.outcomes import Fence, claim_shown_by
+from jobqueue.models import Fence, Job
+from jobqueue.outcomes import claim_shown_by
 from jobqueue.store import WorkerStore
 
 logger = logging.getLogger(__name__)

@@ -82,7 +82,7 @@ class Maintenance(StoppableThread):
 
     def _reap(self) -> None:
         rescues = self._store.reap_jobs(
-            self._settings.dead_for, self._settings.max_rescues, if_counts=self._silence_counts
+            self._settings.dead_for, self._settings.max_rescues, if_counts=self._silence_counts, gradually=True
         )
         self._report(rescues)
 

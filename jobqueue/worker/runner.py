@@ -2,15 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol
 
 from jobqueue.execution import execute
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext
-from jobqueue.models import Job
-from jobqueue.outcomes import Fence, Outcome, RunError, fence_of
+from jobqueue.models import Fence, Job
+from jobqueue.outcomes import Outcome, RunError
 from jobqueue.registry import Registry
 from jobqueue.service import Service
 from jobqueue.worker.atomic import AtomicRuns, RunEnd
@@ -21,17 +19,23 @@ logger = logging.getLogger(__name__)
 class Beating(Protocol):
     """Whatever beats for a claim while its job runs."""
 
-    def beating_for(self, fence: Fence, context: JobContext) -> AbstractContextManager[None]:
-        """Beat within the block."""
+    def begin(self, fence: Fence, context: JobContext) -> None:
+        """Beat from now on."""
+        ...
+
+    def end(self) -> None:
+        """Beat no more."""
         ...
 
 
 class Unbeaten:
     """Beats for nothing: heartbeats are off."""
 
-    def beating_for(self, fence: Fence, context: JobContext) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Do nothing within the block."""
-        return nullcontext()
+    def begin(self, fence: Fence, context: JobContext) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 class Runner:
@@ -58,19 +62,17 @@ class Runner:
         began = time.monotonic()
         self._context = context
         try:
-            with ExitStack() as beating:
-                beating.enter_context(self._beating.beating_for(fence_of(job), context))
-                ran = self._ran(job, context, handler, beating.close)
+            self._beating.begin(job.fence, context)
+            ran = self._ran(job, context, handler)
         finally:
+            self._beating.end()
             self._context = None
         return ran, time.monotonic() - began
 
-    def _ran(
-        self, job: Job, context: JobContext, handler: Handler[..., Any] | None, stop_beating: Callable[[], None]
-    ) -> RunEnd:
+    def _ran(self, job: Job, context: JobContext, handler: Handler[..., Any] | None) -> RunEnd:
         try:
             if handler is not None and handler.atomic:
-                return self._atomic_runs.run(job, context, handler, stop_beating)
+                return self._atomic_runs.run(job, context, handler, self._beating.end)
             return RunEnd(execute(job, context, handler, self._registry.schedule_retry_of(job.type)))
         except BaseException as error:  # an error so broken that not even its message can be read
             kind = type(error).__qualname__

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from jobqueue import Job
-from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, RunError, fence_of
+from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, RunError
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import make_job
 
@@ -98,7 +98,7 @@ def with_fate(backend: Backend, fate: Act, **values: Any) -> Job:
     """Return a job of which, after it was claimed and had said how far it was, *fate* is what became."""
     (job,) = backend.add(make_job(**values))
     claimed = backend.claim_one(claimant=MORTAL)
-    assert backend.store.save_progress(fence_of(claimed), "0.5")
+    assert backend.store.save_progress(claimed.fence, "0.5")
     fate(backend, claimed)
     backend.clock.advance(SECOND)
     return job

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from jobqueue import ClosedError
-from jobqueue.outcomes import Outcome, fence_of
+from jobqueue.outcomes import Outcome
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import CLAIMANT, make_job
 
@@ -29,7 +29,7 @@ def test_a_closed_store(backend: Backend) -> None:
     unused = backend.store.for_workers(lock_timeout=timedelta(seconds=1))
     unused.close()
     with pytest.raises(ClosedError):
-        unused.touch_jobs([fence_of(backend.read(job))])
+        unused.touch_jobs([backend.read(job).fence])
 
 
 def test_a_pool_that_closes_leaves_its_claims(backend: Backend) -> None:

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from jobqueue import JobBundle, JobBundleNotFoundError, JobDesc, JobNotFoundError
-from jobqueue.outcomes import Outcome, RunError, fence_of
+from jobqueue.outcomes import Outcome, RunError
 from tests.conformance.acts import FATES, FUTURE, WAITING, Act, succeeded, with_fate
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import make_job
@@ -36,7 +36,7 @@ def test_delete_by_origin_or_type(backend: Backend, by: str) -> None:
     delete = store.delete_jobs_from_origin if by == "origin" else store.delete_jobs_of_type
     assert delete("gone") == 5
     assert delete("gone") == delete("nothing") == 0
-    assert backend.worker_store.touch_jobs([fence_of(job)]) == frozenset()
+    assert backend.worker_store.touch_jobs([job.fence]) == frozenset()
     assert (backend.counts(mixed), backend.counts(whole)) == ((1, 0, False), (0, 0, True))
     assert store.get_status().by_type["after"] == 1
     assert store.get_status().num_jobs == 4

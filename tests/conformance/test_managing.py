@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from jobqueue import State
-from jobqueue.outcomes import Outcome, RunError, fence_of
+from jobqueue.outcomes import Outcome, RunError
 from tests.conformance.acts import (
     DEAD_FOR,
     ERROR,
@@ -60,7 +60,7 @@ def test_reset_of_a_running_job(backend: Backend) -> None:
     first = backend.claim_one()
     backend.store.reset_jobs([first.id])
     second = backend.claim_one()
-    assert backend.worker_store.touch_jobs([fence_of(first)]) == frozenset()
+    assert backend.worker_store.touch_jobs([first.fence]) == frozenset()
     assert backend.save(Outcome.finished(first, '"first"')) == frozenset()
     assert backend.save(Outcome.finished(second, '"second"')) == {second.id}
     assert backend.read(first).result == "second"
@@ -178,7 +178,7 @@ def test_cancelling_takes_the_claim_away(backend: Backend) -> None:
     job = with_fate(backend, runs)
     claim = backend.read(job)
     assert backend.store.cancel_jobs([job.id]) == {job.id}
-    assert backend.worker_store.touch_jobs([fence_of(claim)]) == frozenset()
+    assert backend.worker_store.touch_jobs([claim.fence]) == frozenset()
     assert backend.save(Outcome.finished(claim)) == frozenset()
     assert backend.read(job).state is State.CANCELLED
 
@@ -268,8 +268,8 @@ def test_progress(backend: Backend) -> None:
     job = backend.claim_one()
     before = backend.shown(job)
     now = backend.clock.advance(SECOND)
-    assert backend.store.save_progress(fence_of(job), "[0.25]")
-    assert backend.store.save_progress(fence_of(job), '{"fraction": 0.5, "message": "hälf %s"}')
+    assert backend.store.save_progress(job.fence, "[0.25]")
+    assert backend.store.save_progress(job.fence, '{"fraction": 0.5, "message": "hälf %s"}')
     progress = {"fraction": 0.5, "message": "hälf %s"}
     assert backend.shown(job) == {**before, "progress": progress, "updated_at": now}
 
@@ -285,7 +285,7 @@ def test_progress_is_no_beat(backend: Backend) -> None:
     backend.add(make_job())
     job = backend.claim_one(claimant=MORTAL)
     backend.clock.advance(HOUR)
-    assert backend.store.save_progress(fence_of(job), "0.9")
+    assert backend.store.save_progress(job.fence, "0.9")
     assert [rescue.job_id for rescue in backend.worker_store.reap_jobs(DEAD_FOR, 3)] == [job.id]
 
 

@@ -8,7 +8,7 @@ import pytest
 from jobqueue import DuplicateJobError, JobDesc
 from jobqueue.events import ClaimLost, Event, JobAvailable, JobBundleStopped, JobStopped
 from jobqueue.models import Job, new_id
-from jobqueue.outcomes import Outcome, fence_of
+from jobqueue.outcomes import Outcome
 from tests.conformance.acts import DEAD_FOR, ERROR, FUTURE, HOUR, MORTAL, OUTCOMES, PAST, SECOND, STOPPING
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import make_bundle, make_job
@@ -73,8 +73,8 @@ def test_claiming_and_beating_is_not_heard(backend: Backend) -> None:
     backend.add(make_job())
     hearing = backend.hear()
     job = backend.claim_one()
-    backend.worker_store.touch_jobs([fence_of(job)])
-    backend.store.save_progress(fence_of(job), "1")
+    backend.worker_store.touch_jobs([job.fence])
+    backend.store.save_progress(job.fence, "1")
     assert hearing.heard() == []
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from jobqueue import JobDesc, State
-from jobqueue.outcomes import Claimant, Outcome, Rescue, fence_of
+from jobqueue.outcomes import Claimant, Outcome, Rescue
 from tests.conformance.acts import DEAD_FOR, ERROR, HOUR, MORTAL, SECOND
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import START, make_job
@@ -56,7 +56,7 @@ def test_claims_that_are_not_silent(backend: Backend) -> None:
     backend.save(Outcome.finished(done))
     backend.store.cancel_jobs([cancelled.id])
     backend.clock.advance(SECOND)
-    backend.worker_store.touch_jobs([fence_of(alive)])
+    backend.worker_store.touch_jobs([alive.fence])
     assert [rescue.job_id for rescue in reap(backend)] == [dead.id]
 
 
@@ -75,7 +75,7 @@ def test_silence_counts_from_the_last_beat(backend: Backend) -> None:
     backend.add(make_job())
     job = backend.claim_one(claimant=Claimant(name="n", lease=HOUR))
     backend.clock.advance(HOUR)
-    backend.worker_store.touch_jobs([fence_of(job)])
+    backend.worker_store.touch_jobs([job.fence])
     backend.clock.advance(HOUR)
     assert reap(backend) == []
     backend.clock.advance(SECOND)

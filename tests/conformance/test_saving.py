@@ -8,7 +8,7 @@ import pytest
 
 from jobqueue import Job, State
 from jobqueue.models import AttemptError, new_id
-from jobqueue.outcomes import Outcome, OutcomeKind, RunError, fence_of
+from jobqueue.outcomes import Outcome, OutcomeKind, RunError
 from tests.conformance.acts import (
     CALENDAR,
     DEAD_FOR,
@@ -71,7 +71,7 @@ def experienced(backend: Backend) -> Job:
     backend.save(Outcome.snoozed(backend.claim_one(), timedelta(0)))
     backend.save(Outcome.retry(backend.claim_one(), RunError(message="first"), delay=timedelta(0)))
     job = backend.claim_one()
-    assert backend.store.save_progress(fence_of(job), "0.5")
+    assert backend.store.save_progress(job.fence, "0.5")
     return job
 
 
@@ -289,8 +289,8 @@ def test_lost_claims(backend: Backend, meanwhile: Act) -> None:
     for outcome in OUTCOMES.values():
         assert backend.save(outcome(job)) == frozenset()
         assert backend.worker_store.make_trip([outcome(job)], ["none"], 1, MORTAL).saved == frozenset()
-    assert backend.worker_store.touch_jobs([fence_of(job)]) == frozenset()
-    assert not backend.store.save_progress(fence_of(job), "1")
+    assert backend.worker_store.touch_jobs([job.fence]) == frozenset()
+    assert not backend.store.save_progress(job.fence, "1")
     assert [backend.shown(read) for read in backend.store.get_jobs([job.id])] == before
 
 
@@ -299,11 +299,11 @@ def test_fences(backend: Backend, change: str) -> None:
     """A fence that differs in any part, by a microsecond even, opens nothing."""
     backend.add(make_job(), make_job())
     job, other = backend.claim(2)
-    fence = fence_of(job)
+    fence = job.fence
     wrong = {
-        "started_at": fence._replace(started_at=fence.started_at + timedelta(microseconds=1)),
-        "claim_id": fence._replace(claim_id=new_id()),
-        "job_id": fence._replace(job_id=new_id()),
+        "started_at": attrs.evolve(fence, started_at=fence.started_at + timedelta(microseconds=1)),
+        "claim_id": attrs.evolve(fence, claim_id=new_id()),
+        "job_id": attrs.evolve(fence, job_id=new_id()),
     }[change]
     before = backend.shown(job), backend.shown(other)
     assert backend.save(attrs.evolve(Outcome.finished(job), fence=wrong)) == frozenset()

@@ -12,7 +12,7 @@ import pytest
 
 from jobqueue import DuplicateJobError, Job, JobDesc, State
 from jobqueue.events import JobBundleStopped
-from jobqueue.outcomes import Outcome, fence_of
+from jobqueue.outcomes import Outcome
 from jobqueue.store import WorkerStore
 from tests.conformance.acts import DEAD_FOR, ERROR, MORTAL, SECOND
 from tests.fixtures.backends import Backend
@@ -101,7 +101,7 @@ def test_of_claiming_and_cancelling(backend: Backend) -> None:
         ]
     )
     assert cancelled == {job.id for job in jobs}
-    assert backend.worker_store.touch_jobs([fence_of(job) for job in claimed]) == frozenset()
+    assert backend.worker_store.touch_jobs([job.fence for job in claimed]) == frozenset()
     assert backend.save(*(Outcome.finished(job) for job in claimed)) == frozenset()
     assert backend.store.get_status().by_state[State.CANCELLED] == 40
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobqueue.outcomes import Outcome, fence_of
+from jobqueue.outcomes import Outcome
 from tests.conformance.acts import DEAD_FOR, MORTAL, SECOND
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import START, make_job
@@ -14,7 +14,7 @@ def test_a_beat(backend: Backend) -> None:
     job = backend.claim_one()
     before = backend.shown(job)
     now = backend.clock.advance(SECOND)
-    assert backend.worker_store.touch_jobs([fence_of(job)]) == {job.id}
+    assert backend.worker_store.touch_jobs([job.fence]) == {job.id}
     assert backend.shown(job) == {**before, "worker_alive_at": now, "updated_at": now}
 
 
@@ -23,7 +23,7 @@ def test_a_beat_is_for_the_claims_that_are_named(backend: Backend) -> None:
     backend.add(*(make_job() for _ in range(3)))
     first, silent, last = backend.claim(3)
     now = backend.clock.advance(SECOND)
-    assert backend.worker_store.touch_jobs([fence_of(last), fence_of(first)]) == {first.id, last.id}
+    assert backend.worker_store.touch_jobs([last.fence, first.fence]) == {first.id, last.id}
     assert [backend.read(job).worker_alive_at for job in (first, silent, last)] == [now, START, now]
 
 
@@ -35,7 +35,7 @@ def test_claims_that_do_not_stand(backend: Backend) -> None:
     backend.store.reset_jobs([reset.id])
     backend.store.cancel_jobs([cancelled.id])
     backend.store.delete_jobs([deleted.id])
-    assert backend.worker_store.touch_jobs([fence_of(job) for job in jobs]) == {alive.id}
+    assert backend.worker_store.touch_jobs([job.fence for job in jobs]) == {alive.id}
 
 
 def test_no_claims(backend: Backend) -> None:
@@ -49,7 +49,7 @@ def test_a_claim_that_is_beaten_for_lives(backend: Backend) -> None:
     job = backend.claim_one(claimant=MORTAL)
     for _ in range(5):
         backend.clock.advance(DEAD_FOR)
-        assert backend.worker_store.touch_jobs([fence_of(job)]) == {job.id}
+        assert backend.worker_store.touch_jobs([job.fence]) == {job.id}
         assert backend.worker_store.reap_jobs(DEAD_FOR, 3) == []
     assert backend.save(Outcome.finished(job)) == {job.id}
 
@@ -58,5 +58,5 @@ def test_a_claim_that_is_beaten_for_lives(backend: Backend) -> None:
 def test_many_beats_at_once(backend: Backend, number: int) -> None:
     """One call beats for as many claims as there are."""
     backend.add(*(make_job() for _ in range(number)))
-    fences = [fence_of(job) for job in backend.claim(number)]
+    fences = [job.fence for job in backend.claim(number)]
     assert backend.worker_store.touch_jobs(fences) == {fence.job_id for fence in fences}

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from jobqueue.models import Job
-from jobqueue.outcomes import Outcome, RunError, fence_of
+from jobqueue.outcomes import Outcome, RunError
 from jobqueue.store import Store, WorkerStore
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.go_client import GoClient
@@ -96,7 +96,7 @@ def test_stress_beside_go(migrated: str) -> None:
             while time.monotonic() < until:
                 claimed = workers.claim_jobs(["*"], chance.randint(1, 8), CLAIMANT)
                 kinds = chance.choices([Outcome.finished, Outcome.released, failed], [6, 1, 2], k=len(claimed))
-                workers.touch_jobs([fence_of(job) for job in claimed])
+                workers.touch_jobs([job.fence for job in claimed])
                 outcomes = [kind(job) for kind, job in zip(kinds, claimed, strict=True)]
                 trip = workers.make_trip(outcomes, ["*"], 1, CLAIMANT)
                 workers.save_outcomes([Outcome.released(job) for job in trip.claimed])

@@ -11,7 +11,6 @@ import pytest
 
 from jobqueue import Registry
 from jobqueue.errors import UnavailableError
-from jobqueue.outcomes import fence_of
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.shift import Shift
 from tests.fixtures.stores import Clock, Connection, add, claim_one, fetch_all, insert_job, make_job, row_of
@@ -51,13 +50,13 @@ def test_a_beat_that_hangs_is_given_up(store: PostgresStore, db: Connection):
     add(store, make_job())
     with closing(store.for_workers(lock_timeout=timedelta(seconds=0.2))) as workers:
         job = claim_one(workers)
-        assert workers.touch_jobs([fence_of(job)]) == {job.id}
+        assert workers.touch_jobs([job.fence]) == {job.id}
         [pid] = fetch_all(db, BEATERS)
         with stopped(pid):
             with pytest.raises(UnavailableError, match=r"no answer within 0\.[456]"):
-                workers.touch_jobs([fence_of(job)])
+                workers.touch_jobs([job.fence])
             before = row_of(db, job.id)["worker_alive_at"]
-            assert workers.touch_jobs([fence_of(job)]) == {job.id}
+            assert workers.touch_jobs([job.fence]) == {job.id}
             assert row_of(db, job.id)["worker_alive_at"] > before
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobqueue import Registry
 from jobqueue.events import ClaimLost
-from jobqueue.outcomes import Outcome, fence_of
+from jobqueue.outcomes import Outcome
 from jobqueue.store import WorkerStore
 from jobqueue.worker.crew import Crew
 from jobqueue_pg.store import PostgresStore
@@ -46,7 +46,7 @@ def test_what_waits_is_beaten_for(store: PostgresStore, parts: Parts, db: Connec
     with other_db.transaction():
         other_db.execute("select from worker.job_bundle for update")
         waiting = hold_ahead(parts.dispatcher)
-    assert [len(waiting), len(parts.dispatcher._locked_out)] == [8, 1]
+    assert [len(waiting), len(parts.dispatcher._outbox.locked)] == [8, 1]
     parts.dispatcher.hand_in(Outcome.finished(wanted_job(parts.dispatcher)), seconds=0.001)
     parts.dispatcher._retry_at = time.monotonic() + PATIENCE  # as after a trip that broke off
     parts.keeper.tick()
@@ -76,7 +76,7 @@ def test_trips_leave_a_connection_to_the_beats(store: PostgresStore, db: Connect
                 dispatcher.hand_in(Outcome.finished(job), seconds=60)
                 pool.submit(dispatcher.next_job)
                 wait_until(lambda number=number: trips_of(number) == fetch_all(db, WAITING), PATIENCE)
-            beating = pool.submit(workers.touch_jobs, [fence_of(job) for job in jobs])
+            beating = pool.submit(workers.touch_jobs, [job.fence for job in jobs])
             wait_until(beating.done, PATIENCE)
         dispatcher.close()
         assert dispatcher.wait_until_saved(PATIENCE)

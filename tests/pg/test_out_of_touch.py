@@ -10,7 +10,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from jobqueue import Job, JobContext, Registry
-from jobqueue.outcomes import Outcome, fence_of
+from jobqueue.outcomes import Outcome
 from jobqueue.store import WorkerStore
 from jobqueue.worker.dispatcher import MAX_TRIPS
 from jobqueue_pg.store import PostgresStore
@@ -102,7 +102,8 @@ def test_a_claim_is_safe_from_the_question_on(
     job = claim_one(worker_store)
     parts = Parts(distant_store, dead_for=DEAD_FOR)
     context = JobContext(job)
-    with ThreadPoolExecutor(1) as executor, parts.heartbeat.beating_for(fence_of(job), context):
+    parts.heartbeat.begin(job.fence, context)
+    with ThreadPoolExecutor(1) as executor:
         parts.beat()
         assert not context.is_lost
         with frozen(proxy, answers_only=True):

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from jobqueue.outcomes import Outcome, RunError, fence_of
+from jobqueue.outcomes import Outcome, RunError
 from jobqueue.store import Store, WorkerStore
 from jobqueue_pg import rows
 from jobqueue_pg.store import PostgresStore
@@ -245,7 +245,7 @@ def test_stress_on_bundles(migrated: str) -> None:
                     [6, 1, 2],
                     k=len(claimed),
                 )
-                workers.touch_jobs([fence_of(job) for job in claimed])
+                workers.touch_jobs([job.fence for job in claimed])
                 trip = workers.make_trip(
                     [kind(job) for kind, job in zip(kinds, claimed, strict=True)], ["*"], 2, CLAIMANT
                 )

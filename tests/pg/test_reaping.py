@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from jobqueue.outcomes import Claimant, Outcome, RunError, fence_of
+from jobqueue.outcomes import Claimant, Outcome, RunError
 from jobqueue.queue_service import QueueService
 from jobqueue.store import WorkerStore
 from jobqueue_pg.store import PostgresStore
@@ -39,9 +39,9 @@ def test_a_locked_row_silences_no_other(
     now = clock.advance(SECOND)
     with db.transaction():
         db.execute("select from worker.job where id = %s for update", [jobs[0].id])
-        worker_store.touch_jobs([fence_of(job) for job in jobs])
+        worker_store.touch_jobs([job.fence for job in jobs])
         assert [row_of(other_db, job.id)["worker_alive_at"] for job in jobs] == [START, now, now]
-    assert worker_store.touch_jobs([fence_of(job) for job in jobs]) == {job.id for job in jobs}
+    assert worker_store.touch_jobs([job.fence for job in jobs]) == {job.id for job in jobs}
 
 
 def test_a_locked_row_is_still_owned(
@@ -52,7 +52,7 @@ def test_a_locked_row_is_still_owned(
     job = claim_one(worker_store)
     with db.transaction():
         db.execute("select from worker.job for update")
-        owned = worker_store.touch_jobs([fence_of(job)])
+        owned = worker_store.touch_jobs([job.fence])
     assert owned == {job.id}
 
 

@@ -7,7 +7,7 @@ import pytest
 from jobqueue import JobDesc, State
 from jobqueue.events import Connected, JobAvailable
 from jobqueue.health import Health
-from jobqueue.outcomes import Claimant, Outcome, RunError, fence_of
+from jobqueue.outcomes import Claimant, Outcome, RunError
 from jobqueue.queue_service import QueueService
 from jobqueue.store import WorkerStore
 from jobqueue_pg.notifier import PostgresNotifier
@@ -139,7 +139,7 @@ def test_go_resets_what_we_run(go: GoClient, service: QueueService, worker_store
     service.enqueue("t", 1)
     job = claim_one(worker_store)
     go.reset_job(job.id)
-    assert worker_store.touch_jobs([fence_of(job)]) == frozenset()
+    assert worker_store.touch_jobs([job.fence]) == frozenset()
     assert worker_store.save_outcomes([Outcome.finished(job)]) == frozenset()
     again = claim_one(worker_store)
     assert worker_store.save_outcomes([Outcome.finished(job)]) == frozenset()
@@ -155,7 +155,7 @@ def test_go_takes_what_it_reset(go: GoClient, service: QueueService, worker_stor
     assert row_of(db, job.id)["claim_id"] == job.claim_id
     for outcome in (Outcome.finished(job), Outcome.released(job), Outcome.retry(job, ERROR)):
         assert worker_store.save_outcomes([outcome]) == frozenset()
-    assert worker_store.touch_jobs([fence_of(job)]) == frozenset()
+    assert worker_store.touch_jobs([job.fence]) == frozenset()
     go.set_job_result(job.id, "go's")
     assert service.get_job(job.id).result == "go's"
 

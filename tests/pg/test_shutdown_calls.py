@@ -255,7 +255,7 @@ def interrupted_at(function, *, called_by=None):
     [
         ("stop", "_hand_in_released"),
         ("finish", "_hand_in_released"),
-        ("finish", "_is_saved"),
+        ("finish", "is_empty"),
         ("finish", "end"),
         ("finish", "thaw"),
         ("finish", "detach"),
@@ -300,14 +300,14 @@ def test_a_signal_handler_that_stops_amid_an_event(registry):
     with jobqueue.connect("memory://") as service:
         pool = WorkerPool(service, registry, threads=2)
         pool.start()
-        with heeding(pool.stop), interrupted_at("notify", called_by="ring"):
+        with heeding(pool.stop), interrupted_at("_wake_one", called_by="ring"):
             service.enqueue("t", 1)
         assert not pool.is_running
         assert pool.finish(PATIENCE)
     assert ran in ([], [1])
 
 
-@pytest.mark.parametrize(("where", "called_by"), [("poll_every", None), ("notify_all", "poll_every")])
+@pytest.mark.parametrize(("where", "called_by"), [("poll_every", None), ("notify_all", "_tell_all")])
 def test_a_signal_handler_that_stops_amid_poll_every(workers, service, registry, where, called_by):
     """The pool has stopped when the call returns: nothing is claimed any more, before it is finished."""
     registry.register_func_for_job_type("t", lambda number: number)

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import psycopg
 import pytest
 
-from jobqueue.outcomes import Outcome, fence_of
+from jobqueue.outcomes import Outcome, Rescue
 from jobqueue.store import WorkerStore
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.parts import Parts, wanted_job
@@ -29,7 +29,8 @@ GATED: Final = """
 create schema gated;
 create function gated.pass() returns boolean language plpgsql volatile as $$
 begin
-    perform pg_advisory_xact_lock_shared(1);
+    perform pg_advisory_lock_shared(1);
+    perform pg_advisory_unlock_shared(1);
     return true;
 end
 $$;
@@ -77,11 +78,19 @@ def slow(migrated: str, connection: Connection) -> Iterator[WorkerStore]:
         yield workers
 
 
+def shut_the_gate(connection: Connection) -> None:
+    connection.execute("select pg_advisory_lock(1)")
+
+
 @contextmanager
-def held_at_the_gate(connection: Connection, act: Callable[[], T]) -> Generator["Future[T]"]:
-    """Have *act* wait at the gate for the length of the block: its snapshot is older than what the block does."""
+def held_at_the_gate(connection: Connection, act: Callable[[], T], *, shuts: bool = False) -> Generator["Future[T]"]:
+    """Have *act* wait at the gate for the length of the block: its snapshot is older than what the block does.
+
+    The gate is shut when it comes, unless *shuts*: then it shuts it itself, before its last statement.
+    """
     with ThreadPoolExecutor(1) as executor:
-        connection.execute("select pg_advisory_lock(1)")
+        if not shuts:
+            shut_the_gate(connection)
         try:
             acting = executor.submit(act)
             wait_until(lambda: acting.done() or fetch_all(connection, WAITING) == [1], PATIENCE)
@@ -96,8 +105,16 @@ def test_a_beat_that_comes_while_the_reaper_looks_counts(migrated: str, slow: Wo
         add(store, make_job())
         job = claim_one(workers)
         connection.execute("update worker.job set worker_alive_at = now() - interval '1 day'")
-        with held_at_the_gate(connection, lambda: slow.reap_jobs(DEAD_FOR, 3)) as reaping:
-            assert workers.touch_jobs([fence_of(job)]) == {job.id}
+
+        def shut_before_reaping(_: object) -> bool:
+            shut_the_gate(connection)
+            return True
+
+        def reap() -> list[Rescue]:
+            return slow.reap_jobs(DEAD_FOR, 3, if_counts=shut_before_reaping)
+
+        with held_at_the_gate(connection, reap, shuts=True) as reaping:
+            assert workers.touch_jobs([job.fence]) == {job.id}
         assert reaping.result(PATIENCE) == []
         assert workers.save_outcomes([Outcome.finished(job)]) == {job.id}
 
@@ -106,7 +123,7 @@ def test_a_beat_keeps_nobody_else_alive(migrated: str, slow: WorkerStore, connec
     """A beat changes nothing of a job whose claim was lost since its statement began."""
     with closing(PostgresStore(migrated)) as store, closing(store.for_workers()) as workers:
         add(store, make_job())
-        fence = fence_of(claim_one(workers))
+        fence = claim_one(workers).fence
         with held_at_the_gate(connection, lambda: slow.touch_jobs([fence])) as beating:
             store.reset_jobs([fence.job_id])
         beating.result(PATIENCE)

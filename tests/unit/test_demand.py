@@ -6,7 +6,6 @@ from uuid import uuid4
 import attrs
 
 from jobqueue.models import Job
-from jobqueue.outcomes import fence_of
 from jobqueue.settings import WorkerSettings
 from jobqueue.worker.demand import Demand
 
@@ -49,7 +48,7 @@ def test_atomic_jobs_are_asked_for_as_far_as_connections_are_free():
     demand.receive(second, [])
     demand.receive(third, [claimed("plain")])
     assert demand.limit(100) == 2
-    assert [demand.give_back(fence_of(job)), demand.give_back(fence_of(job))] == [1, 0]
+    assert [demand.give_back(job.fence), demand.give_back(job.fence)] == [1, 0]
     assert demand.limit(100) == 3
 
 
@@ -61,7 +60,7 @@ def test_a_job_that_was_claimed_twice_takes_two_connections():
     for job in (first, second):
         demand.receive(demand.ask(1), [job])
     assert demand.limit(1) == 0
-    demand.give_back(fence_of(first))
+    demand.give_back(first.fence)
     assert demand.limit(2) == 1
 
 
@@ -72,7 +71,7 @@ def test_a_pool_with_nothing_but_atomic_handlers_asks_for_nothing_while_all_conn
     job = claimed("atomic")
     demand.receive(request, [job])
     assert demand.limit(5) == 0
-    demand.give_back(fence_of(job))
+    demand.give_back(job.fence)
     assert demand.limit(5) == 1
 
 
@@ -112,7 +111,7 @@ def test_atomic_jobs_that_wait_are_not_passed_over():
         jobs = [claimed("atomic"), *[claimed("plain")] * 3]
         demand.receive(demand.ask(demand.limit(64)), jobs)
         assert demand.limit(64) == 3
-        demand.give_back(fence_of(jobs[0]))
+        demand.give_back(jobs[0].fence)
 
 
 def test_a_connection_that_was_kept_in_vain_is_a_reason_to_look():
@@ -128,15 +127,15 @@ def test_a_connection_that_was_kept_in_vain_is_a_reason_to_look():
 def test_more_is_held_ahead_the_shorter_jobs_are():
     """About 20 ms of work, within the batch size; nothing before the first job has ended."""
     demand = demand_for("a", batch_size=8)
-    assert demand.ahead() == 0
+    assert demand.ahead == 0
     demand.note_duration(0.005)
-    assert demand.ahead() == 4
+    assert demand.ahead == 4
     for _ in range(100):
         demand.note_duration(0.0001)
-    assert demand.ahead() == 7
+    assert demand.ahead == 7
     for _ in range(100):
         demand.note_duration(1.0)
-    assert demand.ahead() == 0
+    assert demand.ahead == 0
     strict = demand_for("a", batch_size=1)
     strict.note_duration(0.0001)
-    assert strict.ahead() == 0
+    assert strict.ahead == 0

@@ -12,13 +12,14 @@ import pytest
 from jobqueue.errors import UnavailableError
 from jobqueue.health import Health
 from jobqueue.models import Job
-from jobqueue.outcomes import Outcome, OutcomeKind, RunError, fence_of
+from jobqueue.outcomes import Outcome, OutcomeKind, RunError
 from jobqueue.settings import WorkerSettings
-from jobqueue.worker.carrier import Carrier, HandedIn
+from jobqueue.worker.carrier import Carrier
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.demand import Demand
 from jobqueue.worker.dispatcher import MAX_TRIPS, Dispatcher
 from jobqueue.worker.lost_claims import LostClaims
+from jobqueue.worker.outbox import HandedIn
 from tests.fixtures.gated_worker_store import GatedWorkerStore
 from tests.fixtures.waiting import wait_until
 
@@ -60,7 +61,7 @@ class Rig:
         """Have *n* workers ask, and wait until the queue was looked at and all of them wait."""
         asked = [self.ask() for _ in range(n)]
         wait_until(lambda: self.dispatcher._idle == n and not self.dispatcher._trips)
-        wait_until(lambda: len(self.dispatcher._changed._waiters) == n)
+        wait_until(lambda: len(self.dispatcher._worker_wanted._waiters) == n)
         return asked
 
     def end(self) -> None:
@@ -253,7 +254,7 @@ def test_workers_that_wait_for_a_trip_do_not_spin(polling):
     polling.store.open_gate.clear()
     polling.dispatcher.ring()
     wait_until(lambda: polling.store.travelling >= 1)
-    wait_until(lambda: len(polling.dispatcher._changed._waiters) >= 4)
+    wait_until(lambda: len(polling.dispatcher._worker_wanted._waiters) >= 4)
     began = time.process_time()
     assert not threading.Event().wait(1)
     assert time.process_time() - began < 0.1
@@ -373,17 +374,17 @@ def test_jobs_that_the_keeper_brings_wake_workers(rig):
 def test_whatever_no_worker_runs_is_kept(batching):
     """Jobs held ahead, and outcomes handed in or on their way, are beaten for by the keeper; running jobs are not."""
     job = held_ahead(batching)
-    assert fence_of(job) not in batching.dispatcher.kept_fences()
+    assert job.fence not in batching.dispatcher.kept_fences()
     batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
-    assert fence_of(job) in batching.dispatcher.kept_fences()
+    assert job.fence in batching.dispatcher.kept_fences()
     batching.store.open_gate.clear()
     carrying = threading.Thread(target=batching.dispatcher.carry_overdue, args=(0,))
     carrying.start()
     wait_until(lambda: batching.store.travelling == 1)
-    assert fence_of(job) in batching.dispatcher.kept_fences()
+    assert job.fence in batching.dispatcher.kept_fences()
     batching.store.open_gate.set()
     carrying.join()
-    assert fence_of(job) not in batching.dispatcher.kept_fences()
+    assert job.fence not in batching.dispatcher.kept_fences()
 
 
 def test_held_jobs_whose_claims_were_lost_are_not_started(batching):
@@ -444,7 +445,7 @@ def test_a_ring_during_a_trip_of_the_keepers_is_heeded(rig):
     claimed = rig.ask().result(5)
     asked = rig.ask_all(2)
     with rig.dispatcher._lock:
-        rig.dispatcher._handed_in.append(HandedIn(Outcome.finished(claimed), 0.0))
+        rig.dispatcher._outbox.waiting.append(HandedIn(Outcome.finished(claimed), 0.0))
     rig.store.open_gate.clear()
     keeper = threading.Thread(target=rig.dispatcher.carry_overdue, args=(0.0,))
     keeper.start()

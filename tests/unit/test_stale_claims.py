@@ -8,7 +8,6 @@ import pytest
 
 from jobqueue import Job
 from jobqueue.job_context import JobContext
-from jobqueue.outcomes import fence_of
 from tests.fixtures.gated_worker_store import GatedWorkerStore
 from tests.fixtures.parts import Parts
 from tests.fixtures.waiting import wait_until
@@ -36,7 +35,7 @@ def test_an_answer_that_comes_late(parts, store):
         [late] = store.jobs.values()
         threading.Event().wait(1.2 * DEAD_FOR.total_seconds())
         store.open_gate.set()
-        assert wait_until(parts.dispatcher.kept_fences) == [fence_of(late)]
+        assert wait_until(parts.dispatcher.kept_fences) == [late.fence]
         assert not asked.done()
         parts.dispatcher.hand_back(longer_than=0)
         # The keeper carries what no worker does; that there is a job again is notified.
@@ -54,10 +53,10 @@ def test_a_run_goes_by_what_was_before_it(parts, store):
     job = parts.dispatcher.next_job()
     threading.Event().wait(0.7 * DEAD_FOR.total_seconds())
     context = JobContext(job)
-    with parts.heartbeat.beating_for(fence_of(job), context):
-        assert not context.is_lost
-        wait_until(lambda: context.is_lost, 0.6 * DEAD_FOR.total_seconds())
-        # The next beat gets through, and finds it to stand.
-        parts.heartbeat.tick()
-        assert not context.is_lost
+    parts.heartbeat.begin(job.fence, context)
+    assert not context.is_lost
+    wait_until(lambda: context.is_lost, 0.6 * DEAD_FOR.total_seconds())
+    # The next beat gets through, and finds it to stand.
+    parts.heartbeat.tick()
+    assert not context.is_lost
     assert store.beats == [job.id]

@@ -6,8 +6,7 @@ from uuid import UUID
 
 from jobqueue.backends.memory.lanes import Lanes
 from jobqueue.errors import DuplicateJobError
-from jobqueue.models import Job, JobBundle
-from jobqueue.outcomes import Fence
+from jobqueue.models import Fence, Job, JobBundle
 
 
 class Rows:

@@ -11,8 +11,8 @@ from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
 from jobqueue.backends.memory.session import Session
 from jobqueue.errors import RegistrationError
-from jobqueue.models import Job, JobBundle, new_id
-from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind, Rescue, Trip
+from jobqueue.models import Fence, Job, JobBundle, new_id
+from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue, Trip
 from jobqueue.store import SilenceCounts, always_counts
 
 
@@ -58,7 +58,12 @@ class MemoryWorkerStore:
             return rows.find(job_ids)
 
     def reap_jobs(
-        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
+        self,
+        dead_for: timedelta,
+        max_rescues: int,
+        *,
+        if_counts: SilenceCounts = always_counts,
+        gradually: bool = False,
     ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
         with self._session.changing() as change:

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from jobqueue import DuplicateJobError, Job, JobBundle, JobDesc, State
 from jobqueue.models import new_id
-from jobqueue.outcomes import Claimant, Outcome, fence_of
+from jobqueue.outcomes import Claimant, Outcome
 from jobqueue.store import JobFilter
 from tests.conformance.machine import values
 from tests.conformance.machine.deletions import DELETIONS
@@ -39,7 +39,7 @@ class QueueMachine(RuleBasedStateMachine):
     """Jobs as they were claimed; the claim may be lost by now."""
     several_jobs = st.lists(jobs | claims, min_size=1, max_size=3)
     ends_of_claims = st.lists(
-        st.tuples(claims, values.ends), min_size=1, max_size=4, unique_by=lambda end: fence_of(end[0])
+        st.tuples(claims, values.ends), min_size=1, max_size=4, unique_by=lambda end: end[0].fence
     )
 
     def __init__(self, backend: Backend, hearing: Hearing, *, tells_by_clock: bool) -> None:
@@ -139,7 +139,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(claimed=st.lists(claims, min_size=1, max_size=4), progress=st.none() | values.progress)
     def beat(self, claimed: list[Job], progress: str | None) -> None:
         """Beat for some claims, or say how far one is, which is no beat."""
-        fences = [fence_of(claim) for claim in claimed]
+        fences = [claim.fence for claim in claimed]
         if progress is None:
             assert self.workers.touch_jobs(fences) == self.model.touch(fences)
         else:

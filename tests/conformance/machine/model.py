@@ -15,7 +15,8 @@ import attrs
 
 from jobqueue import Job, JobBundle, State, Status
 from jobqueue.events import ClaimLost, Event, JobAvailable, JobBundleStopped, JobStopped
-from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind, Rescue
+from jobqueue.models import Fence
+from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue
 from jobqueue.store import JobFilter
 from tests.conformance.machine.rows import ModelBundle, ModelJob
 

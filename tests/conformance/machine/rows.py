@@ -7,8 +7,8 @@ from uuid import UUID
 import attrs
 
 from jobqueue import Job, JobBundle, JobDesc, State
-from jobqueue.models import AttemptError
-from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind
+from jobqueue.models import AttemptError, Fence
+from jobqueue.outcomes import Claimant, Outcome, OutcomeKind
 
 GIVEN_UP: Final = "given up"
 """The message of a job that was rescued too often; in which words a backend says it is its own business."""
@@ -102,7 +102,7 @@ class ModelJob:
         return self.start_at is None or self.start_at <= now
 
     def is_owned_by(self, fence: Fence) -> bool:
-        return self.is_running and (self.id, self.started_at, self.claim_id) == tuple(fence)
+        return self.is_running and (self.id, self.started_at, self.claim_id) == attrs.astuple(fence)
 
     @property
     def is_beating(self) -> bool:
