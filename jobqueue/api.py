@@ -15,19 +15,19 @@ from jobqueue.store import Cursor
 from jobqueue.threads import Timeout
 
 
-def add_job(job: Job, *, connection: object = None) -> Job:
+def add_job(job: Job, *, notify: bool = True, connection: object = None) -> Job:
     """Add *job*, in the transaction of *connection* if there is one; see ``Service.add_job``."""
-    return current_service().add_job(job, connection=connection)
+    return current_service().add_job(job, notify=notify, connection=connection)
 
 
-def add_jobs(jobs: Iterable[Job], *, connection: object = None) -> list[Job]:
+def add_jobs(jobs: Iterable[Job], *, notify: bool = True, connection: object = None) -> list[Job]:
     """Add all of *jobs* or none; see ``Service.add_jobs``."""
-    return current_service().add_jobs(jobs, connection=connection)
+    return current_service().add_jobs(jobs, notify=notify, connection=connection)
 
 
-def add_bundle(bundle: JobBundle, *, connection: object = None) -> JobBundle:
+def add_bundle(bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
     """Add *bundle* and its members; see ``Service.add_bundle``."""
-    return current_service().add_bundle(bundle, connection=connection)
+    return current_service().add_bundle(bundle, notify=notify, connection=connection)
 
 
 def enqueue(
@@ -39,6 +39,7 @@ def enqueue(
     start_at: datetime | None = None,
     delay: timedelta | None = None,
     max_retry_count: int | None = None,
+    notify: bool = True,
     connection: object = None,
 ) -> Job:
     """Make a job and add it, in the transaction of *connection* if there is one; see ``Service.enqueue``."""
@@ -50,6 +51,7 @@ def enqueue(
         start_at=start_at,
         delay=delay,
         max_retry_count=max_retry_count,
+        notify=notify,
         connection=connection,
     )
 

@@ -11,6 +11,7 @@ from jobqueue.context import current_service
 from jobqueue.errors import RegistrationError
 from jobqueue.job_context import JobContext
 from jobqueue.models import Job
+from jobqueue.payload import load_json
 from jobqueue.retry import RetryPolicy
 from jobqueue.signature import HandlerCall, name_of
 
@@ -42,6 +43,7 @@ class Enqueue(Protocol[_T_contra]):
         start_at: datetime | None = None,
         delay: timedelta | None = None,
         max_retry_count: int | None = None,
+        notify: bool = True,
         connection: object = None,
     ) -> Job:
         """Add a job with *payload*; see ``Handler.enqueue``."""
@@ -141,7 +143,8 @@ class Handler(Generic[_P, _R_co]):
         """
         if self._call is None:
             return self._function(context, context.job)
-        args, kwargs = self._call.bind(context, context.job.payload)
+        # Not the job's own payload: what a handler does to its arguments must not show there.
+        args, kwargs = self._call.bind(context, load_json(context.job.payload_json))
         return self._function(*args, **kwargs)
 
     def timeout_or(self, service_timeout: timedelta | None) -> timedelta | None:

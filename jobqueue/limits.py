@@ -41,7 +41,7 @@ def check_text(field: str, value: object) -> str:
     """Return a text to compare with a column, which other programs may have filled with more than check_name allows."""
     if not isinstance(value, str):
         raise InvalidJobError(f"{field} must be a str, not {type(value).__qualname__}", field=field)
-    if "\0" in value or value.encode(errors="replace").decode() != value:
+    if "\0" in value or not (value.isascii() or value.encode(errors="replace").decode() == value):
         raise InvalidJobError(f"{field} {value[:40]!r} contains a character that PostgreSQL cannot store", field=field)
     return value
 
@@ -85,7 +85,7 @@ def check_payload(payload: object, max_bytes: int) -> str:
 
 def check_size(what: str, json_text: str, max_bytes: int) -> str:
     """Return *json_text*, which is *what*, if it has at most *max_bytes* bytes, or raise PayloadError."""
-    size = len(json_text.encode())
+    size = len(json_text) if json_text.isascii() else len(json_text.encode())
     if size > max_bytes:
         reason = f"has {size:,} bytes as JSON"
         raise PayloadError(

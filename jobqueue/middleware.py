@@ -59,13 +59,16 @@ def adding_through(middleware: AddMiddleware, *, outermost: bool) -> Generator[N
 
 def add_job_through(service: Service, job: Job, add: Callable[[Job], Job]) -> Job:
     """Pass *job* through all middleware that is in force, and at last to *add*."""
+    in_force = _middleware_in_force()
+    if not in_force:
+        return add(job)
 
     def pass_on(job: Job, rest: Sequence[AddMiddleware]) -> Job:
         if not rest:
             return add(job)
         return rest[0].add_job(service, job, lambda passed: pass_on(passed, rest[1:]))
 
-    return pass_on(job, _middleware_in_force())
+    return pass_on(job, in_force)
 
 
 def add_bundle_through(service: Service, bundle: JobBundle, add: Callable[[JobBundle], JobBundle]) -> JobBundle:

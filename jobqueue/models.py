@@ -51,8 +51,9 @@ class Fence:
     """What tells one claim from every other: a row is changed for a claim only while it still shows these values."""
 
     job_id: UUID
-    started_at: datetime
-    claim_id: UUID
+    # Equal fences have equal hashes without these, too; and to hash them takes longer than all the rest.
+    started_at: datetime = attrs.field(hash=False)
+    claim_id: UUID = attrs.field(hash=False)
 
 
 @attrs.frozen(kw_only=True, eq=False)

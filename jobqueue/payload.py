@@ -106,6 +106,10 @@ class RawJSON:
 converter.register_unstructure_hook(RawJSON, lambda raw: json.loads(raw.text))  # where it is a part of a payload
 
 
+# Made once: json.dumps() makes one at each call.
+_encoder: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+
+
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
@@ -142,7 +146,7 @@ def dump_json(value: object) -> str:
 def _spell(value: object) -> str:
     if isinstance(value, RawJSON):
         return value.text
-    text = json.dumps(converter.unstructure(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = _encoder.encode(converter.unstructure(value))
     _check_storable(text)
     return text
 

@@ -105,20 +105,20 @@ class QueueService:
 
     # --- adding
 
-    def add_job(self, job: Job, *, connection: object = None) -> Job:
+    def add_job(self, job: Job, *, notify: bool = True, connection: object = None) -> Job:
         """Add *job*; return it as it was stored."""
-        return self._add_job(job, None, connection)
-
-    def _add_job(self, job: Job, delay: timedelta | None, connection: object) -> Job:
         store = self._open_store()
+        complete = complete_job(job, self._origin, self.max_payload_bytes)
+        return self._add_job(store, complete, None, notify=notify, connection=connection)
 
+    def _add_job(self, store: Store, job: Job, delay: timedelta | None, *, notify: bool, connection: object) -> Job:
         def add(job: Job) -> Job:
-            store.add_job(job, delay=delay, connection=connection)
+            store.add_job(job, delay=delay, notify=notify, connection=connection)
             return job
 
-        return add_job_through(self, complete_job(job, self._origin, self.max_payload_bytes), add)
+        return add_job_through(self, job, add)
 
-    def add_jobs(self, jobs: Iterable[Job], *, connection: object = None) -> list[Job]:
+    def add_jobs(self, jobs: Iterable[Job], *, notify: bool = True, connection: object = None) -> list[Job]:
         """Add all of *jobs* or none; return them as they were stored."""
         store = self._open_store()
         kept: list[Job] = []
@@ -129,15 +129,15 @@ class QueueService:
 
         added = [add_job_through(self, job, keep) for job in complete_jobs(jobs, self._origin, self.max_payload_bytes)]
         if kept:
-            store.add_jobs(kept, connection=connection)
+            store.add_jobs(kept, notify=notify, connection=connection)
         return added
 
-    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> JobBundle:
+    def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
         """Add a bundle and its members; return it as it was stored."""
         store = self._open_store()
 
         def add(bundle: JobBundle) -> JobBundle:
-            store.add_bundle(bundle, connection=connection)
+            store.add_bundle(bundle, notify=notify, connection=connection)
             return bundle
 
         return add_bundle_through(self, complete_bundle(bundle, self._origin, self.max_payload_bytes), add)
@@ -152,19 +152,21 @@ class QueueService:
         start_at: datetime | None = None,
         delay: timedelta | None = None,
         max_retry_count: int | None = None,
+        notify: bool = True,
         connection: object = None,
     ) -> Job:
         """Make a job and add it."""
+        # It is complete, and was checked when it was made.
         job = Job.new(
             job_type_named(type_or_handler),
             payload,
-            origin=origin,
+            origin=self._origin if origin is None else origin,
             priority=priority,
             start_at=moment_after(start_at, delay),
             max_retry_count=retries_of(type_or_handler) if max_retry_count is None else max_retry_count,
             max_payload_bytes=self.max_payload_bytes,
         )
-        return self._add_job(job, delay, connection)
+        return self._add_job(self._open_store(), job, delay, notify=notify, connection=connection)
 
     # --- reading
 

@@ -42,7 +42,8 @@ class Service(Protocol):
 
     Every method raises ClosedError once the service is closed, but for ``health``, ``detach`` and those that remove
     listeners, which still work; and BackendError when the database fails. With *connection*, a job is added in the
-    transaction that is open on it: it exists when that commits.
+    transaction that is open on it: it exists when that commits. Without *notify*, no worker is woken for it: it is
+    found by whoever looks next, after ``poll_interval`` at the latest.
     """
 
     @property
@@ -65,16 +66,16 @@ class Service(Protocol):
         """The events, for worker pools."""
         ...
 
-    def add_job(self, job: Job, *, connection: object = None) -> Job:
+    def add_job(self, job: Job, *, notify: bool = True, connection: object = None) -> Job:
         """Add *job*; return it as it was stored. Raises DuplicateJobError when its id is there already."""
         ...
 
-    def add_jobs(self, jobs: Iterable[Job], *, connection: object = None) -> list[Job]:
-        """Add all of *jobs* or none, in one statement; return them as they were stored."""
+    def add_jobs(self, jobs: Iterable[Job], *, notify: bool = True, connection: object = None) -> list[Job]:
+        """Add all of *jobs* or none; return them as they were stored. Raises DuplicateJobError."""
         ...
 
-    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> JobBundle:
-        """Add a bundle and its members, in one statement; return it as it was stored."""
+    def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
+        """Add a bundle with all its members, or nothing; return it as it was stored. Raises DuplicateJobError."""
         ...
 
     def enqueue(
@@ -87,6 +88,7 @@ class Service(Protocol):
         start_at: datetime | None = None,
         delay: timedelta | None = None,
         max_retry_count: int | None = None,
+        notify: bool = True,
         connection: object = None,
     ) -> Job:
         """Make a job and add it.

@@ -10,8 +10,8 @@ import attrs
 
 from jobqueue.errors import InvalidJobError, JobNotFoundError
 from jobqueue.limits import check_id, check_moment, check_name
-from jobqueue.models import Job, JobBundle, State, Status
-from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
+from jobqueue.models import Fence, Job, JobBundle, State, Status
+from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 
 
 @attrs.frozen(kw_only=True)
@@ -49,20 +49,20 @@ class Store(Protocol):
     """Rows of jobs and bundles. Each method is one statement or one transaction, by the database's clock.
 
     *connection*, where there is one, is the caller's: the rows are added by it, in its transaction, which the caller
-    commits or rolls back. Whatever the database refuses is raised as a BackendError: an UnavailableError or
-    LockTimeoutError may go away by itself, a RefusedError does not.
+    commits or rolls back. Without *notify*, nobody is told of what is added. Whatever the database refuses is raised as
+    a BackendError: an UnavailableError or LockTimeoutError may go away by itself, a RefusedError does not.
     """
 
-    def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
+    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
         """Add a job that has an origin and is in no bundle, due after *delay* by the database's clock if there is one.
 
         Raises DuplicateJobError.
         """
 
-    def add_jobs(self, jobs: Sequence[Job], *, connection: object = None) -> None:
+    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
         """Add jobs that have an origin. Raises DuplicateJobError when an id is there already; then none is added."""
 
-    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
+    def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Add a bundle with its members. Raises DuplicateJobError; then nothing is added."""
 
     def get_job(self, job_id: UUID) -> Job:
@@ -236,12 +236,20 @@ class WorkerStore(Protocol):
         ...
 
     def reap_jobs(
-        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
+        self,
+        dead_for: timedelta,
+        max_rescues: int,
+        *,
+        if_counts: SilenceCounts = always_counts,
+        gradually: bool = False,
     ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer.
 
         A job that was taken up again *max_rescues* times already is failed instead. Nothing is done unless *if_counts*,
         given the moment at which the claims are judged, says that silence counts.
+
+        *gradually* is for who calls again and again, one call at a time: each is short, however many jobs there are. It
+        judges the claims that were made since about the first call, and goes on looking for those that are older.
         """
         ...
 

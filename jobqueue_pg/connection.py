@@ -37,8 +37,8 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
     took_writes: bool = False
     """Whether the server took writes when this was made."""
 
-    is_wanted: Callable[[], bool] = staticmethod(lambda: True)
-    """Asked ten times a second while an answer is awaited: whether anybody still wants it."""
+    is_wanted: Callable[[], bool] | None = None
+    """Asked, if there is one, ten times a second while an answer is awaited: whether anybody still wants it."""
 
     @classmethod
     def connect(  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] - rows are tuples here
@@ -83,7 +83,9 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
     def wait(self, gen: PQGen[_T], *args: Any, **kwargs: Any) -> _T:
         """Do what *gen* does, for as long as an answer may take."""
-        return super().wait(self._bounded(gen, seconds_to_answer(self.answer_within)), *args, **kwargs)
+        seconds = seconds_to_answer(self.answer_within)
+        is_bounded = seconds < inf or self.is_wanted is not None
+        return super().wait(self._bounded(gen, seconds) if is_bounded else gen, *args, **kwargs)
 
     def _bounded(self, steps: PQGen[_T], seconds: float) -> PQGen[_T]:
         deadline = time.monotonic() + seconds
@@ -94,7 +96,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
                 if ready == Ready.NONE:
                     if time.monotonic() >= deadline:
                         self._give_up(f"there was no answer within {seconds:.3g} s")
-                    if not self.is_wanted():
+                    if self.is_wanted is not None and not self.is_wanted():
                         self._give_up("nobody wants the answer any more")
                 wanted = steps.send(ready)
         except StopIteration as end:

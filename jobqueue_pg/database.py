@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, LiteralString, TypeVar
 
@@ -41,30 +41,35 @@ class Database:
 
     def fetch(self, statement: LiteralString, parameters: Parameters) -> list[Row]:
         """Run one statement in a transaction of its own; return its rows."""
-        return self._run(statement, parameters, lambda cursor: cursor.fetchall())
+        return self._try(lambda connection: self.execute(connection, statement, parameters).fetchall())
 
     def change(self, statement: LiteralString, parameters: Parameters) -> int:
         """Run one statement that returns no rows in a transaction of its own; return how many it has changed."""
-        return self._run(statement, parameters, lambda cursor: cursor.rowcount)
+        return self._try(lambda connection: self.execute(connection, statement, parameters).rowcount)
 
     def transact(self, work: "Callable[[Connection[Any]], _T]", *, isolation: LiteralString = READ_COMMITTED) -> _T:
         """Do *work*, of several statements, in one transaction; return its result."""
         return self._try(work, isolation)
 
-    def _run(self, statement: LiteralString, parameters: Parameters, read: "Callable[[RawCursor[Row]], _T]") -> _T:
-        return self._try(lambda connection: read(self.execute(connection, statement, parameters)))
+    def perform(self, work: "Callable[[Connection[Any]], _T]") -> _T:
+        """Do *work*, which is one statement and not given as such, in a transaction of its own; return its result."""
+        return self._try(work)
 
     def _try(self, work: "Callable[[Connection[Any]], _T]", isolation: LiteralString | None = None) -> _T:
         """Do *work*; again, after a short pause, up to three times when the server has rolled it back for no fault."""
-        backoff = Backoff(_FIRST_PAUSE)
-        with translate_errors():
-            for _ in range(_TIMES_TO_TRY - 1):
-                try:
-                    return self._try_once(work, isolation)
-                except ROLLED_BACK:
-                    # Whoever was preferred has to take its locks first, or it meets us again.
-                    self._closing.wait(backoff.next())
-            return self._try_once(work, isolation)
+        backoff: Backoff | None = None
+        attempt = 1
+        while True:
+            try:
+                return self._try_once(work, isolation)
+            except Exception as error:
+                if attempt == _TIMES_TO_TRY or not isinstance(error, ROLLED_BACK):
+                    with translate_errors():
+                        raise
+            # Whoever was preferred has to take its locks first, or it meets us again.
+            backoff = backoff or Backoff(_FIRST_PAUSE)
+            self._closing.wait(backoff.next())
+            attempt += 1
 
     def _try_once(self, work: "Callable[[Connection[Any]], _T]", isolation: LiteralString | None) -> _T:
         seconds = seconds_to_connect(self.pool.timeout)
@@ -75,17 +80,27 @@ class Database:
         self, connection: "Connection[Any]", statement: LiteralString, parameters: Parameters
     ) -> "RawCursor[Row]":
         """Run one statement on *connection*, as a part of whatever transaction is open there; return its cursor."""
-        ready = self._statements.get(statement)
-        if ready is None:
-            ready = self._statements[statement] = _ready(statement, self.schema)
+        ready = self._statement(statement)
         values = {**parameters, "now": self.now()}
         cursor = RawCursor(connection, row_factory=tuple_row)
         return cursor.execute(ready.text, [values[name] for name in ready.names])
+
+    def copy(self, connection: "Connection[Any]", statement: LiteralString, blocks: Iterable[str]) -> None:
+        """Run a COPY FROM STDIN of *blocks* on *connection*, as a part of whatever transaction is open there."""
+        with RawCursor(connection, row_factory=tuple_row).copy(self._statement(statement).text) as copy:
+            for block in blocks:
+                copy.write(block)
 
     def close(self) -> None:
         """Give up the connections."""
         self._closing.set()
         self.pool.close(timeout=_SECONDS_TO_CLOSE)
+
+    def _statement(self, statement: LiteralString) -> "_Statement":
+        ready = self._statements.get(statement)
+        if ready is None:
+            ready = self._statements[statement] = _ready(statement, self.schema)
+        return ready
 
 
 @attrs.frozen

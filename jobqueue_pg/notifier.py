@@ -204,13 +204,15 @@ class Listener(StoppableThread):
                 self._hear(connection)
                 # Not in notifies() itself: there, nobody but the server could wake it.
                 ready = selector.select(max(0.0, ask_at - time.monotonic()))
-                has_spoken = any(key.fileobj is connection for key, _ in ready)
+                speakers = [key.fileobj for key, _ in ready]
+                has_spoken = connection in speakers
                 if not has_spoken and time.monotonic() >= ask_at:
                     self._ask_for_life(connection)
                     has_spoken = True
                 if has_spoken:
                     ask_at = time.monotonic() + self._quiet_for
-                self._heed_wakers()
+                if self._woken in speakers:
+                    self._heed_wakers()
 
     def _ask_for_life(self, connection: BoundedConnection) -> None:
         """Find out whether there is anything to hear: a half-open connection is silent, and so is a former primary."""
@@ -246,15 +248,17 @@ class Listener(StoppableThread):
                 subscription.tell(Connected())
 
     def _pass_on(self, notification: psycopg.Notify) -> None:
+        kind = self._kinds[notification.channel]
+        hearing = [subscription for subscription in self._subscriptions() if kind in subscription.kinds]
+        if not hearing:
+            return  # the last one has left since it was sent
         try:
-            kind = self._kinds[notification.channel]
             event = _READERS[kind](json.loads(notification.payload))
         except Exception as error:  # noqa: BLE001 - anybody may say anything, however deep or large
             logger.warning("a notification on %s makes no sense: %r", notification.channel, error)
             return
-        for subscription in self._subscriptions():
-            if kind in subscription.kinds:
-                subscription.tell(event)
+        for subscription in hearing:
+            subscription.tell(event)
 
 
 def _job_available(told: dict[str, Any]) -> JobAvailable:

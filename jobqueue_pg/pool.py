@@ -3,18 +3,16 @@
 import logging
 import os
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from math import inf
 from typing import Final, LiteralString
 
 import psycopg
-from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from jobqueue_pg.errors import is_stale_plan
+from jobqueue_pg.loan import Loan
 from jobqueue_pg.sessions import READ_COMMITTED, Session, Sessions
 
 WORKER_CONNECTIONS: Final = 3
@@ -52,6 +50,8 @@ _WORKER_SETTINGS: Final[Mapping[str, str]] = {
     "enable_bitmapscan": "off",
     "enable_sort": "off",
     "jit": "off",
+    # Their statements notify of the jobs that they stop: the trigger, which looks at one row at a time, need not.
+    "jobqueue.tells_of_stopped": "on",
 }
 
 # How long a handler may take is for its own timeout to say.
@@ -67,8 +67,6 @@ _SECONDS_TO_END: Final = 30.0
 _LOCK_TIMEOUTS_TO_ANSWER: Final = 30
 _LOCK_TIMEOUTS_TO_RECONNECT: Final = 4
 _LEAST_SECONDS_TO_ANSWER: Final = 5.0
-
-_SECONDS_BETWEEN_HOSTS: Final = 2.0
 
 # How our pools and connections are called in what the driver says of them.
 _MARKS_OF_OURS: Final = ("'jobqueue-calls'", "'jobqueue-workers'", "'jobqueue-handlers'", f"<{__package__}.")
@@ -213,7 +211,7 @@ class Pool(ConnectionPool):
     def _note(self, trouble: Exception | None) -> None:
         self._trouble = trouble
 
-    def getconn(self, timeout: float | None = None) -> psycopg.Connection:
+    def getconn(self, timeout: float | None = None) -> Session:
         """Give out a connection that, as far as can be seen from here, was not ended by the server meanwhile."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
@@ -233,28 +231,14 @@ class Pool(ConnectionPool):
         assert isinstance(session, Session)
         return session
 
-    @contextmanager
-    def connection(
+    def connection(  # type: ignore[override] # as the driver's, but for what it costs
         self, timeout: float | None = None, *, isolation: LiteralString | None = None
-    ) -> Generator[psycopg.Connection]:
-        """Lend a connection for the block; it is discarded when its session turns out to be of no use any more.
+    ) -> Loan:
+        """Lend a connection for a ``with`` block; it is discarded when its session turns out to be of no use any more.
 
         With *isolation* the block is one transaction of that kind; without, it is one where sessions are a pooler's.
         """
-        with super().connection(timeout) as session:
-            assert isinstance(session, Session)
-            try:
-                with self._sessions.in_use(session, isolation):
-                    yield session
-            except errors.ReadOnlySqlTransaction:
-                # Another host of the conninfo, or of the name, may take writes; but this one may be all there is.
-                if time.monotonic() - session.opened_at > _SECONDS_BETWEEN_HOSTS:
-                    session.discard()
-                raise
-            except errors.FeatureNotSupported as error:
-                if is_stale_plan(error):
-                    session.discard()
-                raise
+        return Loan(self, self._sessions, timeout, isolation)
 
 
 def _is_not_of_ours(record: logging.LogRecord) -> bool:

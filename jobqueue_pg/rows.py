@@ -7,15 +7,18 @@ from typing import Any, Final
 from uuid import UUID
 
 from jobqueue.errors import PayloadError
-from jobqueue.models import Job, JobBundle, JobDesc
-from jobqueue.outcomes import Claimant, Fence, Outcome, OutcomeKind, Rescue, RunError
+from jobqueue.models import Fence, Job, JobBundle, JobDesc
+from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue, RunError
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, dump_json, load_json
 
 Row = Sequence[Any]
 
 _MAX_JOBS_IN_STATEMENT: Final = 10_000
 _MAX_BYTES_IN_STATEMENT: Final = 32 * MAX_PAYLOAD_BYTES
+_CHARACTERS_IN_BLOCK: Final = 65_536
+_NULL: Final = r"\N"
 _MAX_DELAY_SECONDS: Final = 100 * 365 * 86_400.0
+_KINDS: Final = {kind: f',"kind":"{kind.value}"' for kind in OutcomeKind}
 
 
 def job_of_row(row: Row) -> Job:
@@ -163,6 +166,38 @@ def _record(job: Job) -> str:
     return f'{columns[:-1]},"payload":{job.payload_json}}}'
 
 
+def job_blocks(jobs: Iterable[Job], moment: datetime | None) -> Iterator[str]:
+    """Spell jobs in the text format of COPY, in blocks that are worth sending, whatever their number.
+
+    With a *moment* it is for COPY_JOBS_OF_A_MOMENT, else for COPY_JOBS. Source: PostgreSQL manual, COPY, Text Format.
+    """
+    end = "\n" if moment is None else f"\t{moment.isoformat()}\t{moment.isoformat()}\n"
+    lines: list[str] = []
+    size = 0
+    for job in jobs:
+        line = _line(job) + end
+        lines.append(line)
+        size += len(line)
+        if size >= _CHARACTERS_IN_BLOCK:
+            yield "".join(lines)
+            lines, size = [], 0
+    if lines:
+        yield "".join(lines)
+
+
+def _line(job: Job) -> str:
+    bundle_id = _NULL if job.bundle_id is None else job.bundle_id.hex
+    start_at = _NULL if job.start_at is None else job.start_at.isoformat()
+    return (
+        f"{job.id.hex}\t{bundle_id}\t{_escaped(job.type)}\t{_escaped(job.payload_json)}\t{int(job.priority)}\t"
+        f"{_escaped(job.origin or '')}\t{int(job.max_retry_count)}\t{start_at}"
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace("\t", r"\t").replace("\r", r"\r")
+
+
 def bundle_parameters(bundle: JobBundle) -> dict[str, object]:
     """Return the parameters of ADD_BUNDLE, but for the members."""
     return {
@@ -193,20 +228,21 @@ def _on_stopped_json(desc: JobDesc | None) -> str | None:
 
 def fences_json(fences: Iterable[Fence]) -> str:
     """Spell claims as the JSON array of records that TOUCH_JOBS reads."""
-    return f"[{','.join(f'{{{_fence_columns(fence)}}}' for fence in fences)}]"
+    return f"[{','.join(f'{{{columns}}}' for columns in _fences_columns(fences))}]"
 
 
-def outcomes_json(outcomes: Iterable[Outcome]) -> str:
+def outcomes_json(outcomes: Sequence[Outcome]) -> str:
     """Spell outcomes as the JSON array of records that a trip reads.
 
     One text and not an array per column: the driver's arrays cost more time, and change their types with their content,
     which would prepare the statement anew for each combination.
     """
-    return f"[{','.join(map(_outcome_record, outcomes))}]"
+    columns = _fences_columns([outcome.fence for outcome in outcomes])
+    return f"[{','.join(map(_outcome_record, columns, outcomes))}]"
 
 
-def _outcome_record(outcome: Outcome) -> str:
-    columns = f'{_fence_columns(outcome.fence)},"kind":"{outcome.kind.value}"'
+def _outcome_record(columns: str, outcome: Outcome) -> str:
+    columns += _KINDS[outcome.kind]
     if outcome.result_json is not None:
         columns += f',"result":{outcome.result_json}'
     if outcome.delay is not None:
@@ -219,8 +255,14 @@ def _outcome_record(outcome: Outcome) -> str:
     return f"{{{columns}}}"
 
 
-def _fence_columns(fence: Fence) -> str:
-    return f'"id":"{fence.job_id}","started_at":"{fence.started_at.isoformat()}","claim_id":"{fence.claim_id}"'
+def _fences_columns(fences: Iterable[Fence]) -> Iterator[str]:
+    """Spell fences. Those of one trip share all but the job, and mostly come one after the other."""
+    claim, started_at, claim_id = "", None, None
+    for fence in fences:
+        if fence.claim_id is not claim_id or fence.started_at is not started_at:
+            started_at, claim_id = fence.started_at, fence.claim_id
+            claim = f'"started_at":"{started_at.isoformat()}","claim_id":"{claim_id}","id":"'
+        yield f'{claim}{fence.job_id.hex}"'
 
 
 def _error_columns(error: RunError, kind: OutcomeKind) -> str:

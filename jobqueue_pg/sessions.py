@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, Final, LiteralString
 from uuid import uuid4
 
@@ -138,27 +138,29 @@ class Sessions:
         parts = [_SET.format(*map(sql.Literal, (name, value, is_local))) for name, value in known]
         return sql.SQL("select {}").format(sql.SQL(", ").join(parts)).as_bytes(session)
 
-    @contextmanager
-    def in_use(self, session: Session, isolation: LiteralString | None = None) -> Generator[None]:
-        """Have the block use *session*, in a transaction if *isolation* says what it is like, or if it has to be.
+    def begin(self, session: Session, isolation: LiteralString | None = None) -> bool:
+        """Have *session* ready for use, in a transaction if *isolation* says what it is like, or if it has to be.
 
-        The transaction is committed at the end of the block; if that raises, whoever has the connection rolls back.
+        Return whether it is in a transaction, which the user of the session has to end.
         """
         session.prepare_threshold = self._threshold(session)
-        begins = session.is_lent or isolation is not None
-        if begins:
-            begin = f"begin isolation level {isolation or READ_COMMITTED}; ".encode()
-            session.execute(begin + session.local_settings, prepare=False)
-        try:
-            with _foreign_statements_as_missing():
-                yield
-        except _NOT_PREPARED_THERE as error:
+        if not session.is_lent and isolation is None:
+            return False
+        begin = f"begin isolation level {isolation or READ_COMMITTED}; ".encode()
+        session.execute(begin + session.local_settings, prepare=False)
+        return True
+
+    def heed(self, error: BaseException, session: Session) -> BaseException:
+        """Discard *session* if *error*, which came of its use, says that it has other statements prepared than ours.
+
+        Return the error, or what it means.
+        """
+        if _is_of_another_statement(error):
+            error = errors.InvalidSqlStatementName(str(error))
+        if isinstance(error, _NOT_PREPARED_THERE):
             self._stop_preparing(f"statements that were prepared are not there (SQLSTATE {error.sqlstate})")
             session.discard()
-            raise
-        if begins:
-            # Not left to the driver, which says nothing when a lost connection cannot commit.
-            session.commit()
+        return error
 
     def clean(self, session: Session) -> None:
         """Make *session* as good as new for whoever uses it next; discard it if that cannot be done.
@@ -216,15 +218,9 @@ def _passes_names_on(session: Session) -> bool:
     return is_there
 
 
-@contextmanager
-def _foreign_statements_as_missing() -> Generator[None]:
-    """Tell of a statement that is another's, by the number of its parameters, as of one that is not there.
+def _is_of_another_statement(error: BaseException) -> bool:
+    """Return whether the statement that was to be run is another's, as the number of its parameters has shown.
 
     Nothing has run then. Of other breaches of the protocol nobody knows that; poolers call troubles of theirs so.
     """
-    try:
-        yield
-    except errors.ProtocolViolation as error:
-        if error.diag.source_function != "exec_bind_message":
-            raise
-        raise errors.InvalidSqlStatementName(str(error)) from error
+    return isinstance(error, errors.ProtocolViolation) and error.diag.source_function == "exec_bind_message"

@@ -1,24 +1,20 @@
 """Jobs and bundles as rows in PostgreSQL, as applications use them: each method is one statement or one transaction."""
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import attrs
 import psycopg
-from psycopg.errors import UniqueViolation
 
-from jobqueue.errors import DuplicateJobError, JobBundleNotFoundError, JobNotFoundError
-from jobqueue.models import Job, JobBundle, State, Status
-from jobqueue.outcomes import Fence
+from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError
+from jobqueue.models import Fence, Job, JobBundle, State, Status
 from jobqueue.store import Cursor, JobFilter
 from jobqueue_pg import rows
+from jobqueue_pg.adding import Adding
 from jobqueue_pg.database import Database, Parameters
-from jobqueue_pg.errors import translate_errors
-from jobqueue_pg.joining import joined
 from jobqueue_pg.pool import WORKER_CONNECTIONS, Pool, application_pool, handler_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import managing
@@ -46,44 +42,20 @@ class PostgresStore:
         self._conninfo = conninfo
         self._prepares = prepared_statements
         self._database = Database(application_pool(conninfo, pool_size, prepares=prepared_statements), schema, now)
+        self._adding = Adding(self._database)
         self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
 
-    def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
+    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
         """Add a job that has an origin."""
-        with _duplicate_named([job.id]):
-            self._add([(queries.ADD_JOB, rows.job_parameters(job, delay))], connection)
+        self._adding.add_job(job, delay=delay, notify=notify, connection=connection)
 
-    def add_jobs(self, jobs: Sequence[Job], *, connection: object = None) -> None:
+    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
         """Add jobs that have an origin."""
-        statements: list[_Statement] = [(queries.ADD_JOBS, {"jobs": text}) for text in rows.job_recordsets(jobs)]
-        with _duplicate_named([job.id for job in jobs]):
-            self._add(statements, connection)
+        self._adding.add_jobs(jobs, notify=notify, connection=connection)
 
-    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
+    def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Add a bundle with its members."""
-        first, *others = rows.job_recordsets(bundle.jobs)
-        bundle_and_first = {**rows.bundle_parameters(bundle), "jobs": first}
-        statements: list[_Statement] = [
-            (queries.ADD_BUNDLE, bundle_and_first),
-            *((queries.ADD_JOBS, {"jobs": text}) for text in others),
-        ]
-        with _duplicate_named([bundle.id, *(job.id for job in bundle.jobs)]):
-            self._add(statements, connection)
-
-    def _add(self, statements: "Sequence[_Statement]", connection: object) -> None:
-        def add_to(connection: psycopg.Connection[Any]) -> None:
-            for statement, parameters in statements:
-                self._database.execute(connection, statement, parameters)
-
-        if connection is not None:
-            callers = joined(connection)
-            # Several statements are all or none on an autocommit connection, too.
-            with translate_errors(), callers.transaction() if len(statements) > 1 else nullcontext():
-                add_to(callers)
-        elif len(statements) == 1:
-            self._database.change(*statements[0])
-        else:
-            self._database.transact(add_to)
+        self._adding.add_bundle(bundle, notify=notify, connection=connection)
 
     def get_job(self, job_id: UUID) -> Job:
         """Read a job."""
@@ -125,7 +97,8 @@ class PostgresStore:
         """Read the newest jobs, or those that follow the place *after*."""
         created_at, job_id = after or (None, None)
         place = {"after_created_at": created_at, "after_id": job_id, "limit": limit}
-        return self._jobs(queries.LIST_JOBS, {**attrs.asdict(which), **place})
+        parameters = {**attrs.asdict(which), **place}
+        return self._jobs(queries.list_jobs(parameters), parameters)
 
     def _jobs(self, statement: LiteralString, parameters: Parameters) -> list[Job]:
         return [rows.job_of_row(row) for row in self._database.fetch(statement, parameters)]
@@ -157,8 +130,7 @@ class PostgresStore:
 
     def save_progress(self, fence: Fence, progress_json: str) -> bool:
         """Note what a claimed job says of its progress."""
-        id_, started_at, claim_id = fence
-        claim = {"id": id_, "started_at": started_at, "claim_id": claim_id}
+        claim = {"id": fence.job_id, "started_at": fence.started_at, "claim_id": fence.claim_id}
         return self._database.change(managing.SAVE_PROGRESS, {**claim, "progress": progress_json}) == 1
 
     def delete_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
@@ -224,21 +196,3 @@ class PostgresStore:
     def close(self) -> None:
         """Give up the connections."""
         self._database.close()
-
-
-_Statement = tuple[LiteralString, Parameters]
-
-
-@contextmanager
-def _duplicate_named(ids: Sequence[UUID]) -> Generator[None]:
-    """Say which id is there already, when the database says that one is."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error.__cause__, UniqueViolation):
-            raise
-        detail = error.__cause__.diag.message_detail or ""
-        existing = next((id_ for id_ in ids if str(id_) in detail), None)
-        raise DuplicateJobError(
-            f"{existing or 'one of the ids'} is in the queue already; nothing was added", existing_id=existing
-        ) from error.__cause__

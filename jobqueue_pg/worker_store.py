@@ -4,14 +4,14 @@ import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final, LiteralString
 from uuid import UUID
 
-import psycopg
+import attrs
 
-from jobqueue.errors import LockTimeoutError, RegistrationError
-from jobqueue.models import Job, new_id
-from jobqueue.outcomes import Claimant, Fence, Outcome, Rescue, Trip
+from jobqueue.errors import BackendError, LockTimeoutError, RegistrationError
+from jobqueue.models import Fence, Job, new_id
+from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.patience import patience
 from jobqueue.store import SilenceCounts, always_counts
 from jobqueue_pg import rows
@@ -19,16 +19,19 @@ from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.handler_transaction import PostgresHandlerTransaction, in_transaction
 from jobqueue_pg.queries.applications import GET_JOBS
-from jobqueue_pg.queries.claiming import CLAIM_JOBS
-from jobqueue_pg.queries.maintaining import DELETE_SUCCEEDED_BUNDLES, PREPARE_TO_REAP, REAP_JOBS, TOUCH_JOBS
+from jobqueue_pg.queries.claiming import CLAIM_JOBS, FIND_NEXT_DUE
+from jobqueue_pg.queries.maintaining import DELETE_SUCCEEDED_BUNDLES, TOUCH_JOBS
 from jobqueue_pg.queries.saving import SAVE_OUTCOMES
-from jobqueue_pg.queries.trips import MAKE_TRIP
+from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_WATCHFUL_TRIP
+from jobqueue_pg.reaper import Reaper
 from jobqueue_pg.schema import channel_prefix
+from jobqueue_pg.watermarks import Look, Seen, Watermarks
 
 _WAIT_FOR_CONNECTION: Final = 5.0
 _LONGEST_BEAT: Final = timedelta(seconds=6)
 _JOB_COLUMNS: Final = slice(2, None)
 _BEGAN_AT: Final = 11
+_SEEN: Final = 14
 
 
 class PostgresWorkerStore:
@@ -47,34 +50,66 @@ class PostgresWorkerStore:
         self._handlers = handlers
         self._beat_within = beat_within.total_seconds()
         self._beating = threading.Lock()
+        self._reaper = Reaper(database)
+        self._watermarks = Watermarks()
         self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"
 
     def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
         """Save *outcomes* and claim up to *limit* jobs, in one statement and one commit."""
-        if not outcomes:
-            return self._claim(types, limit, claimant)
         if not types or limit < 1:
             return Trip(saved=self.save_outcomes(outcomes))
-        claim_id = new_id()
-        parameters = {**_saving(outcomes, self._job_stopped), **_claiming(types, limit, claim_id, claimant)}
-        return _trip(self._database.fetch(MAKE_TRIP, parameters), outcomes, claim_id, claimant)
+        look = self._watermarks.next_look(types, limit)
+        trip = self._go(look, outcomes, limit, claimant)
+        if look.is_full or len(trip.claimed) == limit:
+            return trip
+        return self._completed(trip, types, limit, claimant)
 
-    def _claim(self, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
-        if not types or limit < 1:
-            return Trip()
+    def _completed(self, trip: Trip, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+        """Look fully after a narrow look that has brought too few: only that can tell that there is nothing more."""
+        look = self._watermarks.full_look(types)
+        try:
+            more = self._go(look, (), limit - len(trip.claimed), claimant)
+        except BackendError:
+            # What was done stands; whoever looks again will hear what is wrong.
+            return attrs.evolve(trip, next_due_in=timedelta(0))
+        claimed = sorted(trip.claimed + more.claimed, key=_order)
+        return Trip(saved=trip.saved, claimed=tuple(claimed), next_due_in=more.next_due_in)
+
+    def _go(self, look: Look, outcomes: Sequence[Outcome], limit: int, claimant: Claimant) -> Trip:
         claim_id = new_id()
-        found = self._database.fetch(CLAIM_JOBS, _claiming(types, limit, claim_id, claimant))
-        return _trip(found, (), claim_id, claimant)
+        parameters = _claiming(look, limit, claim_id, claimant)
+        statement = _statement(look, outcomes)
+        if statement is not CLAIM_JOBS:
+            parameters |= _saving(outcomes, self._job_stopped)
+        fetched = self._database.fetch(statement, parameters)
+        trip = _trip(fetched, outcomes, claim_id, claimant)
+        if len(trip.claimed) < limit:
+            self._watermarks.note_too_few(look)
+        else:
+            began_at, seen = fetched[-1][_BEGAN_AT], fetched[-1][_SEEN]
+            self._watermarks.note_full_batch(look, trip.claimed, Seen.of_json(seen) if seen else None, began_at)
+        self._watermarks.note_outcomes(outcomes)
+        return self._with_next_due(trip, parameters)
+
+    def _with_next_due(self, trip: Trip, parameters: dict[str, object]) -> Trip:
+        if trip.next_due_in is None or trip.next_due_in >= timedelta(0):
+            return trip
+        try:
+            ((seconds,),) = self._database.fetch(FIND_NEXT_DUE, parameters)
+        except BackendError:
+            return attrs.evolve(trip, next_due_in=timedelta(0))
+        return attrs.evolve(trip, next_due_in=None if seconds is None else timedelta(seconds=seconds))
 
     def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
         """Claim up to *limit* jobs."""
-        return self._claim(types, limit, claimant).claimed
+        return self.make_trip((), types, limit, claimant).claimed
 
     def save_outcomes(self, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
         """Save *outcomes*; return the ids of the jobs for which it was done."""
         if not outcomes:
             return frozenset()
         saved = self._database.fetch(SAVE_OUTCOMES, _saving(outcomes, self._job_stopped))
+        self._watermarks.note_outcomes(outcomes)
         return frozenset(row[0] for row in saved)
 
     @contextmanager
@@ -106,20 +141,18 @@ class PostgresWorkerStore:
         return [rows.job_of_row(row) for row in found]
 
     def reap_jobs(
-        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
+        self,
+        dead_for: timedelta,
+        max_rescues: int,
+        *,
+        if_counts: SilenceCounts = always_counts,
+        gradually: bool = False,
     ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
-
-        def reap(connection: psycopg.Connection[Any]) -> list[rows.Row]:
-            # What is now was settled when the transaction began: claims are judged by that, even if the server, or this
-            # process, is frozen before the next statement.
-            ((now,),) = self._database.execute(connection, PREPARE_TO_REAP, {}).fetchall()
-            if not if_counts(now):
-                return []
-            limits = {"dead_for": dead_for, "max_rescues": max_rescues}
-            return self._database.execute(connection, REAP_JOBS, limits).fetchall()
-
-        return [rows.rescue_of_row(row) for row in self._database.transact(reap)]
+        rescues = self._reaper.reap(dead_for, max_rescues, if_counts, gradually=gradually)
+        if rescues:
+            self._watermarks.look_fully()
+        return [rows.rescue_of_row(row) for row in rescues]
 
     def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
         """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""
@@ -143,20 +176,31 @@ class PostgresWorkerStore:
         self._database.close()
 
 
+def _statement(look: Look, outcomes: Sequence[Outcome]) -> LiteralString:
+    if not look.is_full:
+        return MAKE_NARROW_TRIP
+    if look.is_watchful:
+        return MAKE_WATCHFUL_TRIP
+    return MAKE_TRIP if outcomes else CLAIM_JOBS
+
+
 def _saving(outcomes: Sequence[Outcome], channel: str) -> dict[str, object]:
     return {"outcomes": rows.outcomes_json(outcomes), "job_stopped": channel}
 
 
-def _claiming(types: Sequence[str], limit: int, claim_id: UUID, claimant: Claimant) -> dict[str, object]:
-    return {
-        "types": [name for name in types if not name.endswith("*")],
-        "prefixes": [name.removesuffix("*") for name in types if name.endswith("*")],
+def _claiming(look: Look, limit: int, claim_id: UUID, claimant: Claimant) -> dict[str, object]:
+    claiming: dict[str, object] = {
         "limit": limit,
         "claim_id": claim_id,
         "lease": claimant.lease,
         "claimed_by": claimant.name,
         "beats": claimant.beats,
     }
+    if look.is_full:
+        types = [name for name in look.request if not name.endswith("*")]
+        prefixes = [name.removesuffix("*") for name in look.request if name.endswith("*")]
+        return {**claiming, "types": types, "prefixes": prefixes}
+    return {**claiming, "runs": look.runs, "gaps": look.gaps}
 
 
 def _trip(fetched: Sequence[rows.Row], outcomes: Sequence[Outcome], claim_id: UUID, claimant: Claimant) -> Trip:

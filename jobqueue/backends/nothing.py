@@ -31,13 +31,13 @@ class DoNothingService(QueueService):
 class _ForgetfulStore(MemoryStore):
     """The Store that is always empty."""
 
-    def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
+    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
         """Forget *job*."""
 
-    def add_jobs(self, jobs: Sequence[Job], *, connection: object = None) -> None:
+    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
         """Forget *jobs*."""
 
-    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
+    def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Forget *bundle*."""
 
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from uuid import UUID
 
@@ -120,14 +120,15 @@ class Carrier:
                 kept.sent += (kept.outcome,)
         return Arrival(unsent=carried)
 
-    def _settle(self, carried: Iterable[HandedIn], saved: AbstractSet[UUID]) -> None:
+    def _settle(self, carried: Collection[HandedIn], saved: AbstractSet[UUID]) -> None:
         """Tell of outcomes that were not saved, because their claims had been lost."""
-        for kept in carried:
-            fence = kept.outcome.fence
-            if fence.job_id not in saved and not self._was_saved_before(kept):
-                self._health.count("refused_outcomes")
-                self._lost_claims.note(fence, f"its outcome ({kept.outcome.kind}) was refused")
-            self._lost_claims.forget(fence)
+        if len(saved) < len(carried):
+            for kept in carried:
+                fence = kept.outcome.fence
+                if fence.job_id not in saved and not self._was_saved_before(kept):
+                    self._health.count("refused_outcomes")
+                    self._lost_claims.note(fence, f"its outcome ({kept.outcome.kind}) was refused")
+        self._lost_claims.forget(*[kept.outcome.fence for kept in carried])
 
     def _was_saved_before(self, kept: HandedIn) -> bool:
         """Whether an earlier trip, of which nobody has heard how it ended, seems to have saved it."""

@@ -1,6 +1,7 @@
 """Which types a trip asks for, and how many jobs: a little ahead, and atomic ones for free connections only."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from math import exp, log
 from typing import Final
 
 import attrs
@@ -10,6 +11,8 @@ from jobqueue.settings import WorkerSettings
 
 _SECONDS_OF_WORK_AHEAD: Final = 0.020
 _SMOOTHING: Final = 0.1
+_SHORTEST: Final = 1e-6
+_ROUNDING: Final = 1e-3
 _TRIPS_OF_OTHERS: Final = 4
 
 
@@ -46,15 +49,17 @@ class Demand:
         self._num_reserved = 0
         self._others_first = 0  # how many trips are to ask for the other types, although connections are free
         self._was_held_back = False  # whether a trip could not ask for atomic types since one asked for all
-        self._mean_seconds: float | None = None  # how long jobs take
+        # How long jobs take. Of the logarithms, so that it is about what most of them take: one in ten seems to take a
+        # hundred times as long when threads wait for one another, or for a processor.
+        self._mean_log_seconds: float | None = None
         self.ahead = 0
         """How many jobs to hold besides those for idle workers: 20 ms of work, so none while jobs are long."""
 
     def note_duration(self, seconds: float) -> None:
         """Take into account how long a job has taken."""
-        mean = self._mean_seconds
-        self._mean_seconds = mean = seconds if mean is None else mean + _SMOOTHING * (seconds - mean)
-        self.ahead = min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / max(mean, 1e-6)))
+        mean, new = self._mean_log_seconds, log(max(seconds, _SHORTEST))
+        self._mean_log_seconds = mean = new if mean is None else mean + _SMOOTHING * (new - mean)
+        self.ahead = min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / exp(mean) + _ROUNDING))
 
     @property
     def _num_free(self) -> int:

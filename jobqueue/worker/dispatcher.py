@@ -9,13 +9,11 @@ that is one outcome, saved at once; busy, trips grow by themselves. docs/how-a-t
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from math import inf
 from typing import Final
-
-import attrs
 
 from jobqueue.models import Fence, Job
 from jobqueue.outcomes import Outcome
@@ -24,6 +22,7 @@ from jobqueue.threads import Backoff
 from jobqueue.worker.carrier import Arrival, Carrier
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.demand import Demand, TripRequest
+from jobqueue.worker.held_jobs import HeldJobs
 from jobqueue.worker.looks import Looks
 from jobqueue.worker.outbox import HandedIn, Outbox
 
@@ -33,16 +32,7 @@ MAX_TRIPS: Final = 2
 """How many trips may be on their way at the same time; each has a connection to itself."""
 
 _SHORTEST_WAIT: Final = 0.001
-
-
-@attrs.define(eq=False)
-class _Held:
-    """A claimed job that waits for a worker."""
-
-    job: Job
-    since: float
-    kept_until: float
-    """Until when nobody can take the claim away, even if nobody beats for it."""
+_SECONDS_TO_COMBINE: Final = 0.005
 
 
 class Dispatcher:
@@ -59,7 +49,7 @@ class Dispatcher:
         self._changed = threading.Condition(self._lock)  # for those who wait for the workers
         self._anything_kept = threading.Event()
         self._backoff = Backoff()
-        self._held: deque[_Held] = deque()
+        self._held = HeldJobs()
         self._outbox = Outbox()
         self._idle = 0  # workers that want a job
         self._running = set[Fence]()  # claims whose jobs were given out and have not come back as outcomes
@@ -109,15 +99,12 @@ class Dispatcher:
             try:
                 while not (self._closing and self._is_over()):
                     now = time.monotonic()
-                    may_start, may_travel = self._may_start_job(now), self._may_travel(now)
-                    # No job is started while outcomes wait that should go: nobody knows how long it will take.
-                    if may_travel and (self._outcomes_are_due(may_start=may_start) or self._refill_is_due(now)):
+                    may_start = self._may_start_job(now)
+                    if self._may_travel(now) and self._trip_is_due(now, may_start=may_start):
                         self._travel()
                     elif may_start:
                         self._pass_duty_on(now)
                         return self._give_out()
-                    elif may_travel and self._look_is_due(now):
-                        self._travel()
                     else:
                         self._wait(now)
                 return None
@@ -130,24 +117,42 @@ class Dispatcher:
     def _may_travel(self, now: float) -> bool:
         return self._trips < MAX_TRIPS - self._lent and now >= self._retry_at
 
-    def _outcomes_are_due(self, *, may_start: bool) -> bool:
-        return bool(self._outbox.waiting) and (not may_start or len(self._outbox.waiting) * 2 >= self._batch_size)
+    def _trip_is_due(self, now: float, *, may_start: bool) -> bool:
+        """Whether to travel rather than to start a job, if there is one: nobody knows how long that will take."""
+        if self._is_enough_handed_in:
+            return True
+        if may_start and not 0 < self._demand.ahead >= 2 * len(self._held):
+            return False
+        if self._is_enough_wanted and self._looks.is_due(now):
+            return True
+        return not may_start and now >= self._small_trip_due_at()
 
-    def _refill_is_due(self, now: float) -> bool:
-        return 0 < self._demand.ahead >= len(self._held) * 2 and self._look_is_due(now)
+    @property
+    def _is_enough_handed_in(self) -> bool:
+        return 0 < len(self._outbox.waiting) * 2 >= self._batch_size
 
-    def _look_is_due(self, now: float) -> bool:
-        return self._looks.is_due(now) and self._limit() > 0
+    @property
+    def _is_enough_wanted(self) -> bool:
+        return 0 < self._limit() * 2 >= self._demand.ahead
+
+    def _small_trip_due_at(self) -> float:
+        """When to travel for little. What comes while somebody else is on the way goes with the next trip, but soon."""
+        waiting = self._outbox.waiting
+        if self._trips:
+            return waiting[0].since + _SECONDS_TO_COMBINE if waiting else inf
+        if waiting:
+            return 0.0
+        return self._looks.due_at if self._limit() > 0 else inf
 
     def _may_start_job(self, now: float) -> bool:
         if not self._held or self._closing:
             return False
-        first = self._held[0]
+        first = self._held.first
         # When nobody has heard of us, or of a claim, for dead_for, somebody else may have it: the next beat will tell.
         return now < first.kept_until or (self._carrier.stands(first.job) and not self._contact.is_dead)
 
     def _give_out(self) -> Job:
-        job = self._held.popleft().job
+        job = self._held.take()
         self._running.add(job.fence)
         return job
 
@@ -156,24 +161,26 @@ class Dispatcher:
 
         That is to be awake in time for the next look, too: of those who wait, nobody may know of it.
         """
-        if len(self._held) > 1 or self._look_is_due(now) or self._all_would_oversleep():
+        if len(self._held) > 1 or now >= self._due_at() or self._all_would_oversleep():
             self._wake_one()
 
     def _wake_one(self) -> None:
-        """Wake a waiting worker, unless one is on its way already, who will look what there is to do, and do as much.
-
-        So jobs that take no time are not waited for by more workers than there is work for.
-        """
+        """Wake a waiting worker, unless one is on its way already, who will see what there is to do, and pass it on."""
         if self._alarms and not self._is_waking:
             self._is_waking = True
             self._worker_wanted.notify()
 
     def _all_would_oversleep(self) -> bool:
-        return bool(self._alarms) and self._trips < MAX_TRIPS - self._lent and min(self._alarms) > self._due_at()
+        return bool(self._alarms) and min(self._alarms) > self._due_at()
 
     def _due_at(self) -> float:
-        """When there is, or was, something to do that needs a trip."""
-        return max(0.0 if self._outbox.waiting else self._looks.due_at, self._retry_at)
+        """When there is, or was, something to do that needs a trip. Whoever comes back from one sees to it, too."""
+        if self._trips >= MAX_TRIPS - self._lent:
+            return inf
+        if self._is_enough_handed_in:
+            return self._retry_at
+        look_due_at = self._looks.due_at if self._is_enough_wanted else inf
+        return max(min(look_due_at, self._small_trip_due_at()), self._retry_at)
 
     def _limit(self) -> int:
         """How many jobs a trip that starts now may bring."""
@@ -182,10 +189,7 @@ class Dispatcher:
 
     def _wait(self, now: float) -> None:
         """Wait until somebody rings, or until there will be something to do. Called with the lock."""
-        if self._trips >= MAX_TRIPS - self._lent or (not self._outbox.waiting and self._limit() < 1):
-            alarm = now + self._looks.poll_seconds  # whoever comes back from a trip sees to what is to be done
-        else:
-            alarm = self._due_at()
+        alarm = min(self._due_at(), now + self._looks.poll_seconds)
         self._alarms.append(alarm)
         try:
             self._worker_wanted.wait(max(_SHORTEST_WAIT, alarm - now))
@@ -239,14 +243,12 @@ class Dispatcher:
         self._backoff.reset()
         self._retry_at = 0.0
         self._expect_due(trip.next_due_in, carried)
-        now = time.monotonic()
-        claimed = [_Held(job, now, arrival.kept_until) for job in trip.claimed]
-        if claimed and self._closing:
-            self._hand_in_released(claimed)
-        elif claimed:
-            self._held.extend(claimed)
+        self._held.add(trip.claimed, arrival.kept_until)
+        if self._closing:
+            self._hand_back_held()
+        if trip.claimed:
             self.call_keeper()
-        if len(claimed) < request.limit and request.sees_all:
+        if len(trip.claimed) < request.limit and request.sees_all:
             self._looks.heed(reasons)
         elif request.limit > 0:
             self._looks.add_reasons()
@@ -293,13 +295,12 @@ class Dispatcher:
     def kept_fences(self) -> list[Fence]:
         """Return the claims that nobody but the keeper beats for."""
         with self._lock:
-            return [held.job.fence for held in self._held] + self._outbox.fences()
+            return self._held.fences() + self._outbox.fences()
 
     def drop(self, lost: Sequence[Fence]) -> list[Fence]:
         """Do not start jobs that are held with claims that were lost; return the claims of those."""
         with self._lock:
-            dropped = [fence for held in self._held if (fence := held.job.fence) in lost]
-            self._held = deque(held for held in self._held if held.job.fence not in lost)
+            dropped = self._held.drop(lost)
             for fence in dropped:
                 self._give_back(fence)
             return dropped
@@ -307,16 +308,17 @@ class Dispatcher:
     def hand_back(self, longer_than: float) -> int:
         """Release jobs that have been held unstarted for *longer_than* seconds; return how many."""
         with self._lock:
-            before = time.monotonic() - longer_than
-            late = [held for held in self._held if held.since <= before]
-            self._held = deque(held for held in self._held if held.since > before)
-            self._hand_in_released(late)
-            return len(late)
+            return self._hand_back_held(since_before=time.monotonic() - longer_than)
 
-    def _hand_in_released(self, unstarted: Iterable[_Held]) -> None:
-        for held in unstarted:
-            self._give_back(held.job.fence)
-            self._outbox.waiting.append(HandedIn(Outcome.released(held.job), held.since))
+    def _hand_back_held(self, since_before: float = inf) -> int:
+        late = self._held.take_all(since_before)
+        for held in late:
+            self._hand_in_released(held.job, held.since)
+        return len(late)
+
+    def _hand_in_released(self, job: Job, since: float) -> None:
+        self._give_back(job.fence)
+        self._outbox.waiting.append(HandedIn(Outcome.released(job), since))
 
     def carry_overdue(self, longer_than: float) -> None:
         """Make a trip, if something was handed in *longer_than* seconds ago and no worker has taken it."""
@@ -362,8 +364,7 @@ class Dispatcher:
         """Claim nothing more, and hand back what is held; workers end when what was handed in is saved."""
         with self._lock:
             self._closing = True
-            self._hand_in_released(self._held)
-            self._held.clear()
+            self._hand_back_held()
             self._tell_all()
         self.call_keeper()
 
@@ -393,7 +394,6 @@ class Dispatcher:
         with self._lock:
             if is_running := job.fence in self._running:
                 self._running.discard(job.fence)
-                self._outbox.waiting.append(HandedIn(Outcome.released(job), time.monotonic()))
-                self._give_back(job.fence)
+                self._hand_in_released(job, time.monotonic())
         self.call_keeper()
         return is_running

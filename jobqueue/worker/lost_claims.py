@@ -89,8 +89,9 @@ class LostClaims:
         """Read the job of a claim as it is now, if it is there. Raises BackendError."""
         return next(iter(self._store.get_jobs([fence.job_id])), None)
 
-    def forget(self, fence: Fence) -> None:
-        """Forget a claim whose run has ended and whose outcome was dealt with."""
+    def forget(self, *fences: Fence) -> None:
+        """Forget claims whose runs have ended and whose outcomes were dealt with."""
         with self._lock:
-            self._alive_at.pop(fence, None)
-            self._noted.discard(fence)
+            for fence in fences:
+                self._alive_at.pop(fence, None)
+            self._noted.difference_update(fences)

@@ -41,9 +41,11 @@ class Outbox:
 
     def load(self) -> Sequence[HandedIn]:
         """Put what waits on a trip; of two outcomes of one job the first, since trips tell jobs by their ids."""
-        first = {kept.outcome.fence.job_id: kept for kept in reversed(self.waiting)}
-        carried = [kept for kept in self.waiting if first[kept.outcome.fence.job_id] is kept]
-        self.waiting = [kept for kept in self.waiting if first[kept.outcome.fence.job_id] is not kept]
+        first = {kept.outcome.fence.job_id.int: kept for kept in reversed(self.waiting)}
+        carried, self.waiting = self.waiting, []
+        if len(first) < len(carried):
+            self.waiting = [kept for kept in carried if first[kept.outcome.fence.job_id.int] is not kept]
+            carried = [kept for kept in carried if first[kept.outcome.fence.job_id.int] is kept]
         self._on_trips.append(carried)
         return carried
 

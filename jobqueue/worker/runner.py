@@ -2,18 +2,22 @@
 
 import logging
 import time
-from typing import Any, Protocol
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 from jobqueue.execution import execute
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext
 from jobqueue.models import Fence, Job
 from jobqueue.outcomes import Outcome, RunError
-from jobqueue.registry import Registry
+from jobqueue.registry import Registry, ScheduleRetry
 from jobqueue.service import Service
 from jobqueue.worker.atomic import AtomicRuns, RunEnd
 
 logger = logging.getLogger(__name__)
+
+_CACHED_TYPES: Final = 256
 
 
 class Beating(Protocol):
@@ -47,6 +51,8 @@ class Runner:
         self._atomic_runs = atomic_runs
         self._beating = beating
         self._context: JobContext | None = None
+        # Registries are frozen while pools run.
+        self._ways_of = lru_cache(_CACHED_TYPES)(self._look_up)
 
     @property
     def context(self) -> JobContext | None:
@@ -55,25 +61,31 @@ class Runner:
 
     def run(self, job: Job) -> tuple[RunEnd, float]:
         """Run *job*; return how that ended, and how many seconds it took."""
-        handler = self._registry.find(job.type)
-        usual = self._service.settings.job_timeout
-        timeout = usual if handler is None else handler.timeout_or(usual)
+        handler, timeout, schedule_retry = self._ways_of(job.type)
         context = JobContext(job, timeout=timeout, service=self._service)
         began = time.monotonic()
         self._context = context
         try:
             self._beating.begin(job.fence, context)
-            ran = self._ran(job, context, handler)
+            ran = self._ran(job, context, handler, schedule_retry)
         finally:
             self._beating.end()
             self._context = None
         return ran, time.monotonic() - began
 
-    def _ran(self, job: Job, context: JobContext, handler: Handler[..., Any] | None) -> RunEnd:
+    def _look_up(self, job_type: str) -> tuple[Handler[..., Any] | None, timedelta | None, ScheduleRetry | None]:
+        handler = self._registry.find(job_type)
+        usual = self._service.settings.job_timeout
+        timeout = usual if handler is None else handler.timeout_or(usual)
+        return handler, timeout, self._registry.schedule_retry_of(job_type)
+
+    def _ran(
+        self, job: Job, context: JobContext, handler: Handler[..., Any] | None, schedule_retry: ScheduleRetry | None
+    ) -> RunEnd:
         try:
             if handler is not None and handler.atomic:
                 return self._atomic_runs.run(job, context, handler, self._beating.end)
-            return RunEnd(execute(job, context, handler, self._registry.schedule_retry_of(job.type)))
+            return RunEnd(execute(job, context, handler, schedule_retry))
         except BaseException as error:  # an error so broken that not even its message can be read
             kind = type(error).__qualname__
             logger.exception("job %s failed, and telling how did, too", job.id)

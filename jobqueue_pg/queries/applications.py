@@ -1,6 +1,7 @@
 """Statements for applications: add and read."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, LiteralString
 
 from jobqueue_pg.queries.columns import BUNDLE_COLUMNS, JOB_COLUMNS, NOW, STATE
 
@@ -10,14 +11,13 @@ from jobqueue_pg.queries.columns import BUNDLE_COLUMNS, JOB_COLUMNS, NOW, STATE
 # not from the start of the caller's transaction.
 ADD_JOB: Final = f"""
 insert into {{schema}}.job (id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
-values (
+select
   %(id)s, %(type)s, %(payload)s::jsonb, %(priority)s, %(origin)s, %(max_retry_count)s,
   coalesce(coalesce(%(now)s::timestamptz, clock_timestamp()) + %(delay)s::interval, %(start_at)s::timestamptz),
   {NOW}, {NOW}
-)
 """
 
-_JOBS: Final = f"""
+ADD_JOBS: Final = f"""
 insert into {{schema}}.job
   (id, bundle_id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
 select n.id, n.bundle_id, n."type", n.payload, n.priority, n.origin, n.max_retry_count, n.start_at, {NOW}, {NOW}
@@ -27,18 +27,47 @@ from jsonb_to_recordset(%(jobs)s::jsonb) as n(
 )
 """
 
-ADD_JOBS: Final = _JOBS
+# The moments are left to the columns' defaults, as COPY takes no expressions.
+COPY_JOBS: Final = """
+copy {schema}.job (id, bundle_id, "type", payload, priority, origin, max_retry_count, start_at) from stdin
+"""
 
-# The members' foreign key is checked at the end of the statement, so that both inserts fit into one round trip.
-ADD_BUNDLE: Final = f"""
-with bundle as (
+COPY_JOBS_OF_A_MOMENT: Final = """
+copy {schema}.job
+  (id, bundle_id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
+from stdin
+"""
+
+_BUNDLE: Final = f"""bundle as (
   insert into {{schema}}.job_bundle
     (id, "type", origin, num_jobs, on_stopped, delete_when_succeeded, created_at, updated_at)
   values
     (%(id)s, %(type)s, %(origin)s, %(num_jobs)s, %(on_stopped)s::jsonb, %(delete_when_succeeded)s, {NOW}, {NOW})
-)
-{_JOBS}
+)"""
+
+# The members' foreign key is checked at the end of the statement, so that both inserts fit into one round trip.
+ADD_BUNDLE: Final = f"with {_BUNDLE} {ADD_JOBS}"
+
+# --- adding quietly: without NOTIFY, which is what the triggers leave out when jobqueue.notify is off
+
+HUSH: Final = """
+select current_setting('jobqueue.notify', true) as before, set_config('jobqueue.notify', 'off', true) as during
 """
+
+SPEAK_AGAIN: Final = "select set_config('jobqueue.notify', coalesce(%(before)s::text, ''), true)"
+
+# In one statement: the setting is off before the first row can be made, and as it was before for what the transaction
+# goes on to do. The trigger looks at it in between, when there are no more rows and `count` has yet to learn that.
+_HUSH: Final = f"hush as materialized ({HUSH})"
+_SPEAK_AGAIN: Final = """
+select set_config('jobqueue.notify', coalesce(h.before, ''), true) from hush h, (select count(*) from added) as n
+"""
+
+ADD_JOB_QUIETLY: Final = f"with {_HUSH}, added as ({ADD_JOB} from hush returning 1) {_SPEAK_AGAIN}"
+
+ADD_JOBS_QUIETLY: Final = f"with {_HUSH}, added as ({ADD_JOBS}, hush returning 1) {_SPEAK_AGAIN}"
+
+ADD_BUNDLE_QUIETLY: Final = f"with {_HUSH}, {_BUNDLE}, added as ({ADD_JOBS}, hush returning 1) {_SPEAK_AGAIN}"
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
@@ -70,27 +99,64 @@ select {JOB_COLUMNS} from {{schema}}.job j where j.error_msg is not null order b
 """
 
 # The place to go on after is that of the row, as long as it is there: what was read of it may be rounded.
-LIST_JOBS: Final = f"""
-select {JOB_COLUMNS} from {{schema}}.job j
-where (
-    %(after_id)s::uuid is null
-    or (j.created_at, j.id) < (
+_LISTED: Final[Mapping[str, LiteralString]] = {
+    "after_id": """(j.created_at, j.id) < (
       coalesce(
-        (select a.created_at from {{schema}}.job a where a.id = %(after_id)s::uuid), %(after_created_at)s::timestamptz
+        (select a.created_at from {schema}.job a where a.id = %(after_id)s::uuid), %(after_created_at)s::timestamptz
       ),
       %(after_id)s::uuid
-    )
-  )
-  and (%(type)s::text is null or j."type" = %(type)s)
-  and (%(origin)s::text is null or j.origin = %(origin)s)
-  and (%(bundle_id)s::uuid is null or j.bundle_id = %(bundle_id)s)
-  and (%(state)s::text is null or {STATE} = %(state)s)
+    )""",
+    "type": 'j."type" = %(type)s',
+    "origin": "j.origin = %(origin)s",
+    "bundle_id": "j.bundle_id = %(bundle_id)s",
+}
+
+# The same as STATE, in terms of the columns that there are statistics of, and indexes.
+_NOT_STOPPED: Final = "j.cancelled_at is null and j.stopped_at is null"
+_STOPPED: Final = "j.cancelled_at is null and j.stopped_at is not null"
+_LISTED_IN_STATE: Final[Mapping[str, LiteralString]] = {
+    "cancelled": "j.cancelled_at is not null",
+    "failed": f"{_STOPPED} and j.error_msg is not null",
+    "succeeded": f"{_STOPPED} and j.error_msg is null",
+    "running": f"{_NOT_STOPPED} and j.started_at is not null",
+    "retrying": f"{_NOT_STOPPED} and j.started_at is null and j.run_count > 0",
+    "scheduled": f"{_NOT_STOPPED} and j.started_at is null and j.run_count <= 0 and j.start_at > {NOW}",
+    "available": f"{_NOT_STOPPED} and j.started_at is null and j.run_count <= 0"
+    f" and (j.start_at is null or j.start_at <= {NOW})",
+}
+
+
+def list_jobs(parameters: Mapping[str, object]) -> LiteralString:
+    """Return the statement that lists the jobs for which all those *parameters* hold that are not None.
+
+    One statement for all of them would be planned for none, and could use no index.
+    """
+    conditions: list[LiteralString] = [condition for name, condition in _LISTED.items() if parameters[name] is not None]
+    if (state := parameters["state"]) is not None:
+        conditions.append(_LISTED_IN_STATE[str(state)])
+    which: LiteralString = " and ".join(conditions) or "true"
+    return f"""
+select {JOB_COLUMNS} from {{schema}}.job j
+where {which}
 order by j.created_at desc, j.id desc
 limit %(limit)s
 """
 
+
+# The columns that make a state, in two steps: of how many states there may be, the planner has an idea then, and does
+# not sort the table.
 COUNT_JOBS: Final = f"""
-select j."type", {STATE}, count(*) from {{schema}}.job j group by 1, 2 order by 1, 2
+select j."type", {STATE}, sum(j.number)::bigint
+from (
+  select j."type", min(j.cancelled_at) as cancelled_at, min(j.stopped_at) as stopped_at,
+    case when not (j.error_msg is null) then '' end as error_msg, min(j.started_at) as started_at,
+    max(j.run_count) as run_count, max(j.start_at) as start_at, count(*) as number
+  from {{schema}}.job j
+  group by j."type", j.cancelled_at is null, j.stopped_at is null, j.error_msg is null, j.started_at is null,
+    j.run_count > 0, j.start_at > {NOW}
+) j
+group by 1, 2
+order by 1, 2
 """
 
 COUNT_BUNDLES: Final = "select count(*) from {schema}.job_bundle"

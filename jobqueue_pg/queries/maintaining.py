@@ -44,24 +44,66 @@ select id from owned
 
 # --- taking up silent claims
 
-# No index leads to running jobs, since it would have to be changed by every finish: the reaper reads all.
-PREPARE_TO_REAP: Final = f"select {NOW} from pg_catalog.set_config('enable_seqscan', 'on', true)"
+# Of the few jobs that the reaper fails, the trigger tells.
+GET_TIME: Final = f"select {NOW} from pg_catalog.set_config('jobqueue.tells_of_stopped', 'off', true)"
+
+# What may have fallen silent, now or later. The second condition is for jobs of go-jobqueue before 0.6, which marks a
+# job as stopped while it computes the retry.
+_OPEN: Final = """
+  j.started_at is not null
+  and (
+    (j.stopped_at is null and j.worker_alive_at is not null)
+    or (j.stopped_at is not null and j.error_msg is not null and j.current_retry_count < j.max_retry_count
+      and j.cancelled_at is null)
+  )"""
+
+# Those of *ids* that still are, and those made between two moments.
+FIND_CLAIMS: Final = f"""
+select j.id from {{schema}}.job j where j.id = any(%(ids)s::uuid[]) and {_OPEN}
+union all
+select j.id from {{schema}}.job j
+where j.started_at >= %(since)s::timestamptz and j.started_at < %(until)s::timestamptz and {_OPEN}
+"""
+
+# All at once, for which no index is as fast as to read the table from end to end.
+PREPARE_TO_FIND_ALL: Final = "select from pg_catalog.set_config('enable_seqscan', 'on', true)"
+FIND_ALL_CLAIMS: Final = f"select j.id from {{schema}}.job j where {_OPEN}"
+
+# A *number* of them, and others of the same moment as the last of these: the next ones are those below that.
+SWEEP_CLAIMS: Final = f"""
+with last as materialized (
+  select j.started_at
+  from {{schema}}.job j
+  where j.started_at < %(below)s::timestamptz
+  order by j.started_at desc
+  offset %(number)s - 1 limit 1
+)
+select
+  array(
+    select j.id
+    from {{schema}}.job j
+    where j.started_at < %(below)s::timestamptz
+      and j.started_at >= coalesce((select started_at from last), '-infinity')
+      and {_OPEN}
+  ),
+  (select started_at::text from last)
+"""
 
 _COUNT_SPENT: Final = move_counters("""
   select bundle_id, 0 as jobs, count(*)::int as stopped from reaped where spent and bundle_id is not null group by 1
 """)
 
-# Silence counts only while the database could hear: not for the time before its server was started. The second
-# condition on j is for jobs of go-jobqueue before 0.6, which marks a job as stopped while it computes the retry.
+# Silence counts only while the database could hear: not for the time before its server was started.
 REAP_JOBS: Final = f"""
 with silent as materialized (
   select j.id, j.stopped_at is null and j.rescue_count >= %(max_rescues)s as spent, j.stopped_at is null as crashed
   from {{schema}}.job j
-  where pg_postmaster_start_time() < now() - %(dead_for)s::interval
+  where j.id = any(%(ids)s::uuid[])
+    and pg_postmaster_start_time() < now() - %(dead_for)s::interval
+    and j.started_at is not null
     and (
       (
-        j.started_at is not null
-        and j.stopped_at is null
+        j.stopped_at is null
         and j.worker_alive_at < {NOW} - greatest(%(dead_for)s::interval, j.lease)
       ) or (
         j.stopped_at < {NOW} - %(dead_for)s::interval
@@ -95,14 +137,14 @@ reaped as (
     claimed_by = case when s.spent then j.claimed_by end,
     updated_at = {NOW}
   from silent s
-  where j.id = s.id
+  where j.id = any(array(select id from silent)) and j.id = s.id
   returning j.id, j.bundle_id, j."type", j.rescue_count, s.spent
 ),
 {_COUNT_SPENT}
 -- The old row tells who was silent: this reads the snapshot from before the update.
 select r.id, r."type", j.claimed_by, r.rescue_count, r.spent
 from reaped r
-join {{schema}}.job j on j.id = r.id
+join {{schema}}.job j on j.id = any(array(select id from reaped)) and j.id = r.id
 order by r.id
 """
 

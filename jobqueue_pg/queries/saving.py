@@ -71,10 +71,15 @@ saved as (
   from owned o
   where j.id = o.id
   returning j.id, j.bundle_id, o.stops,
-    -- A retry does not stop the job, so no trigger tells of it.
-    case when o.kind = 'retry' and current_setting('jobqueue.notify', true) is distinct from 'off' then
-      pg_catalog.pg_notify(%(job_stopped)s, pg_catalog.json_build_object(
-        'id', j.id, 'type', left(j."type", 100), 'origin', left(j.origin, 100), 'willRetry', true)::text)::text
+    -- A retry does not stop the job, so no trigger tells of it; of what stops, none does in a session of workers.
+    case
+      when (
+        o.kind = 'retry'
+        or (o.stops and current_setting('jobqueue.tells_of_stopped', true) is not distinct from 'on')
+      ) and current_setting('jobqueue.notify', true) is distinct from 'off'
+      then pg_catalog.pg_notify(%(job_stopped)s, pg_catalog.json_build_object(
+        'id', j.id, 'type', left(j."type", 100), 'origin', left(j.origin, 100), 'willRetry', o.kind = 'retry')::text
+      )::text
     end as told
 ),
 {_COUNT_SAVED}

@@ -68,6 +68,19 @@ def test_what_was_refused(backend: Backend) -> None:
     assert hearing.heard() == [available(bundle.jobs[0])]
 
 
+def test_what_is_added_quietly(backend: Backend) -> None:
+    """Of jobs that are added without notify nobody hears, few or many; they are there all the same, and claimed."""
+    hearing = backend.hear()
+    backend.store.add_job(make_job(), delay=None, notify=False)
+    backend.store.add_jobs([make_job(), make_job()], notify=False)
+    backend.store.add_jobs([make_job() for _ in range(200)], notify=False)
+    backend.store.add_bundle(make_bundle(2), notify=False)
+    backend.store.add_bundle(make_bundle(200), notify=False)
+    (loud,) = backend.add(make_job())
+    assert hearing.heard() == [available(loud)]
+    assert len(backend.claim(500)) == 1 + 2 + 200 + 2 + 200 + 1
+
+
 def test_claiming_and_beating_is_not_heard(backend: Backend) -> None:
     """Nobody hears of claims, beats and progress."""
     backend.add(make_job())

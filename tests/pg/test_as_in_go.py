@@ -38,6 +38,7 @@ INDEXES = {
     "job_bundle_id_idx": "(bundle_id) WHERE (bundle_id IS NOT NULL)",
     "job_completes_bundle_id_idx": "(completes_bundle_id) WHERE (completes_bundle_id IS NOT NULL)",
     "job_created_at_idx": "(created_at, id)",
+    "job_started_at_idx": "(started_at) WHERE (started_at IS NOT NULL)",
     "job_error_idx": "(id) WHERE (error_msg IS NOT NULL)",
     "job_bundle_pkey": "(id)",
     "job_bundle_type_idx": "(type)",
@@ -69,19 +70,19 @@ def stage() -> Iterator[Stage]:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements by which workers look for jobs, as they are made."""
     made: list[str] = []
-    run = Database._run
+    execute = Database.execute
 
-    def noting(self: Database, statement: Any, *rest: Any) -> Any:
+    def noting(self: Database, connection: Any, statement: Any, *rest: Any) -> Any:
         if statement in {CLAIM_JOBS, MAKE_TRIP}:
             made.append(statement)
-        return run(self, statement, *rest)
+        return execute(self, connection, statement, *rest)
 
-    monkeypatch.setattr(Database, "_run", noting)
+    monkeypatch.setattr(Database, "execute", noting)
     return made
 
 
 def test_indexes(db: Connection) -> None:
-    """Beside those of the keys there are seven indexes, none of them on a moment that finishing or beating changes."""
+    """Beside those of the keys there are eight indexes, none of them on a moment that finishing or beating changes."""
     found = fetch_all(
         db, "select indexname::text, indexdef from pg_indexes where schemaname = 'worker' and tablename <> 'migration'"
     )

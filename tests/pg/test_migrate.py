@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, LiteralString
 from uuid import uuid4
@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from jobqueue.errors import BackendError, RefusedError, SchemaError
 from jobqueue_pg import schema as schema_module
-from jobqueue_pg.schema import channel_prefix, check_schema, migrate, migrations_dir
+from jobqueue_pg.schema import _Migration, channel_prefix, check_schema, migrate, migrations_dir
 from tests.fixtures.listening import Ear
 
 FILES = sorted(migrations_dir().glob("[0-9]*.sql"))
@@ -128,8 +128,10 @@ def test_files_can_be_applied_by_hand(database: str) -> None:
     execute(database, "create schema by_hand")
     with connect(make_conninfo(database, options="-csearch_path=by_hand")) as connection:
         for path in FILES:
-            with connection.transaction():
-                connection.execute(path.read_bytes())
+            script = _Migration(0, path.stem, path.read_text(encoding="ascii"))
+            with connection.transaction() if script.in_transaction else nullcontext():
+                for statement in [script.script] if script.in_transaction else script.statements:
+                    connection.execute(statement.encode())
         connection.execute(
             """
             insert into by_hand.job_bundle (type, origin, num_jobs, on_stopped)

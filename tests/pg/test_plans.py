@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from jobqueue.models import new_id
-from jobqueue.outcomes import Fence, Outcome, fence_of
+from jobqueue.models import Fence, new_id
+from jobqueue.outcomes import Outcome
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, _ready
 from jobqueue_pg.queries import applications, claiming, maintaining, managing, saving, trips
@@ -58,22 +58,25 @@ def full_database(pg_dsn: str, migrated_template: str) -> Iterator[str]:
 JOB_ID = new_id()
 FENCE = Fence(JOB_ID, datetime(2030, 1, 1, tzinfo=UTC), new_id())
 SAVING = {"outcomes": "[]", "job_stopped": "job_stopped"}
-CLAIMING = {
-    "types": ["t1", "t2"],
-    "prefixes": ["t1"],
+CLAIM: dict[str, Any] = {
     "limit": 100,
     "claim_id": new_id(),
     "lease": timedelta(seconds=60),
     "claimed_by": "host",
     "beats": True,
 }
+CLAIMING = {**CLAIM, "types": ["t1", "t2"], "prefixes": ["t1"]}
+CLAIMING_MORE = {**CLAIM, "runs": "[]", "gaps": "[]"}
 FENCES = {"fences": rows.fences_json([FENCE])}
 CHANNELS = {"claim_lost": "claim_lost", "job_available": "job_available"}
 IDS = {"ids": [JOB_ID], **CHANNELS}
 
 STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "make trip": (trips.MAKE_TRIP, {**SAVING, **CLAIMING}),
+    "make watchful trip": (trips.MAKE_WATCHFUL_TRIP, {**SAVING, **CLAIMING}),
+    "make narrow trip": (trips.MAKE_NARROW_TRIP, {**SAVING, **CLAIMING_MORE}),
     "claim jobs": (claiming.CLAIM_JOBS, CLAIMING),
+    "find next due": (claiming.FIND_NEXT_DUE, CLAIMING),
     "save outcomes": (saving.SAVE_OUTCOMES, SAVING),
     "touch jobs": (maintaining.TOUCH_JOBS, FENCES),
     "add job": (applications.ADD_JOB, rows.job_parameters(make_job(), None)),
@@ -94,7 +97,15 @@ STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "delete jobs": (managing.DELETE_JOBS, IDS),
     "delete bundles": (managing.DELETE_BUNDLES, IDS),
 }
-OF_WORKERS = {"make trip", "claim jobs", "save outcomes", "touch jobs"}
+OF_WORKERS = {
+    "make trip",
+    "make watchful trip",
+    "make narrow trip",
+    "claim jobs",
+    "find next due",
+    "save outcomes",
+    "touch jobs",
+}
 
 
 def scans_of_job(node: dict[str, Any], *, through_limits: bool = True) -> list[dict[str, Any]]:
@@ -179,6 +190,19 @@ def test_claims_read_the_claim_index_alone(full_database: str) -> None:
     assert {node["Index Name"] for node in nodes_of(plan) if "Index Name" in node} == {"job_claim_idx", "job_pkey"}
 
 
+def test_claims_go_on_within_the_index(full_database: str) -> None:
+    """A claim that goes on somewhere begins to read the index there: it passes over nothing that lies before."""
+    with (
+        closing(PostgresStore(full_database)) as store,
+        closing(store.for_workers()) as worker_store,
+        worker_store._database.pool.connection() as connection,
+    ):
+        plan = generic_plan(connection, worker_store._database, "make narrow trip")
+    conditions = [node.get("Index Cond", "") for node in nodes_of(plan) if node.get("Index Name") == "job_claim_idx"]
+    assert len(conditions) == 3
+    assert sum("(ROW(COALESCE(start_at, created_at), id) >= ROW(" in condition for condition in conditions) == 2
+
+
 def test_a_claim_of_a_full_queue_touches_few_pages(full_database: str) -> None:
     """A claim behind 100,000 jobs, half of them finished and a quarter in the future, reads a few hundred buffers."""
     statement, parameters = STATEMENTS["claim jobs"]
@@ -203,6 +227,6 @@ def test_fenced_statements_on_the_full_table(full_database: str) -> None:
         with psycopg.connect(full_database, autocommit=True) as connection:
             id = insert_job(connection, type="alone")
         job = claim_one(worker_store, ["alone"])
-        assert worker_store.touch_jobs([fence_of(job)]) == {id}
+        assert worker_store.touch_jobs([job.fence]) == {id}
         assert worker_store.save_outcomes([Outcome.finished(job)]) == {id}
         store.delete_jobs([id])

@@ -118,10 +118,13 @@ def test_an_enqueuer_adds_jobs_and_bundles(service_as, migrated, prefix, connect
         service.add_bundle(JobBundle.new("b", [JobDesc(n, type="t") for n in range(3)], on_stopped=on_stopped))
         with psycopg.connect(conninfo_as(migrated, prefix, "enqueuer")) as caller:
             service.enqueue("t", 2, connection=caller)
+        service.add_jobs([Job.new("t", n) for n in range(100)])
+        service.add_jobs([Job.new("t", n) for n in range(100)], notify=False)
+        service.enqueue("t", 3, notify=False)
         with pytest.raises(DuplicateJobError) as caught:
             service.add_job(Job.new("t", 1, id=job.id))
         assert caught.value.existing_id == job.id
-    assert fetch_all(connection, "select count(*) from worker.job") == [8]
+    assert fetch_all(connection, "select count(*) from worker.job") == [209]
     assert_counts_true(connection)
 
 

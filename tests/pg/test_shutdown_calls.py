@@ -253,8 +253,8 @@ def interrupted_at(function, *, called_by=None):
 @pytest.mark.parametrize(
     ("call", "where"),
     [
-        ("stop", "_hand_in_released"),
-        ("finish", "_hand_in_released"),
+        ("stop", "_hand_back_held"),
+        ("finish", "_hand_back_held"),
         ("finish", "is_empty"),
         ("finish", "end"),
         ("finish", "thaw"),

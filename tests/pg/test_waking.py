@@ -136,9 +136,9 @@ def test_a_reset_job_wakes_workers(workers, hearing, registry):
 def test_idle_threads_cost_next_to_nothing(workers, registry, monkeypatch):
     """Eight threads without work make about one statement per poll interval, and burn no CPU time."""
     made: list[str] = []
-    run = Database._run
+    fetch = Database.fetch
     monkeypatch.setattr(
-        Database, "_run", lambda self, statement, *rest: (made.append(statement), run(self, statement, *rest))[1]
+        Database, "fetch", lambda self, statement, *rest: (made.append(statement), fetch(self, statement, *rest))[1]
     )
     registry.register_func_for_job_type("t", lambda _: None)
     workers.start(registry, 8, poll_interval=timedelta(seconds=0.5))

@@ -139,3 +139,11 @@ def test_more_is_held_ahead_the_shorter_jobs_are():
     strict = demand_for("a", batch_size=1)
     strict.note_duration(0.0001)
     assert strict.ahead == 0
+
+
+def test_a_few_long_jobs_do_not_count_for_all():
+    """What most jobs take decides: a thread that waits for a processor makes any job look long."""
+    demand = demand_for("a", batch_size=64)
+    for number in range(100):
+        demand.note_duration(0.01 if number % 10 == 0 else 0.00005)
+    assert demand.ahead == 63

@@ -14,6 +14,7 @@ from jobqueue.health import Health
 from jobqueue.models import Job
 from jobqueue.outcomes import Outcome, OutcomeKind, RunError
 from jobqueue.settings import WorkerSettings
+from jobqueue.worker import dispatcher
 from jobqueue.worker.carrier import Carrier
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.demand import Demand
@@ -140,6 +141,37 @@ def test_outcomes_handed_in_during_a_trip_go_with_the_next_one(rig):
     assert len(rig.store.limits) - before <= MAX_TRIPS + 2
 
 
+def end_two_jobs(batching: Rig) -> None:
+    """Have two workers end their jobs, the second while the first one is on a trip, which waits for its gate."""
+    asked = batching.ask_all(3)
+    batching.add(2)
+    batching.dispatcher.ring()
+    wait_until(lambda: sum(future.done() for future in asked) == 2)
+    jobs = [future.result() for future in asked if future.done()]
+    batching.store.open_gate.clear()
+    for job in jobs:
+        assert job is not None
+        batching.dispatcher.hand_in(Outcome.finished(job), 1.0)
+        batching.ask()
+        wait_until(lambda: batching.store.travelling == 1)
+
+
+def test_few_outcomes_go_with_the_next_trip(batching, monkeypatch):
+    """While a trip is under way, an outcome waits for it to come back: two small trips cost more than one."""
+    monkeypatch.setattr(dispatcher, "_SECONDS_TO_COMBINE", 60.0)
+    end_two_jobs(batching)
+    wait_until(lambda: len(batching.dispatcher._worker_wanted._waiters) == 2)
+    batching.store.open_gate.set()
+    wait_until(lambda: len(batching.store.saved) == 2)
+    assert batching.store.most_travelling == 1
+
+
+def test_few_outcomes_do_not_wait_for_long(batching):
+    """After a few milliseconds a second trip carries them, whatever the first one waits for."""
+    end_two_jobs(batching)
+    wait_until(lambda: batching.store.travelling == 2)
+
+
 def test_no_job_is_started_while_an_outcome_waits(rig):
     """A worker that comes back from a trip with a job takes outcomes that were handed in meanwhile out first."""
     first, second = rig.add(2)
@@ -184,6 +216,17 @@ def test_one_ring_brings_jobs_to_as_many_workers_as_there_are_jobs(rig):
     rig.add(4)
     rig.dispatcher.ring()
     wait_until(lambda: sum(future.done() for future in asked) == 4)
+    assert len(rig.store.limits) == looks + 1
+
+
+def test_one_job_costs_one_look(rig):
+    """However many workers wait, one of them looks for what was added, and the others sleep on."""
+    asked = rig.ask_all(8)
+    looks = len(rig.store.limits)
+    rig.add()
+    rig.dispatcher.ring()
+    wait_until(lambda: any(future.done() for future in asked))
+    wait_until(lambda: len(rig.dispatcher._worker_wanted._waiters) == 7)
     assert len(rig.store.limits) == looks + 1
 
 

@@ -18,7 +18,7 @@ from jobqueue.errors import (
 from jobqueue.execution import MAX_ERROR_BYTES, execute, run_error_of
 from jobqueue.job_context import JobContext, current_job
 from jobqueue.models import Discard, Job, Snooze
-from jobqueue.outcomes import OutcomeKind, fence_of
+from jobqueue.outcomes import OutcomeKind
 from jobqueue.payload import RawJSON
 from jobqueue.registry import Registry
 from jobqueue.retry import Fixed, Never
@@ -66,7 +66,7 @@ def test_a_result_finishes_the_job():
     job = claimed(bundle_id=uuid4())
     outcome = run(returning({"pages": [1, 2]}), job)
     assert (outcome.kind, outcome.result_json) == (OutcomeKind.FINISHED, '{"pages":[1,2]}')
-    assert (outcome.fence, outcome.bundle_id) == (fence_of(job), job.bundle_id)
+    assert (outcome.fence, outcome.bundle_id) == (job.fence, job.bundle_id)
     assert outcome.error is None
 
 
@@ -365,7 +365,7 @@ def test_a_run_that_was_told_to_stop_releases_its_job(tell, caplog):
     context = JobContext(job)
     tell(context)
     outcome = run(checking(context), job, context=context)
-    assert (outcome.kind, outcome.error, outcome.fence) == (OutcomeKind.RELEASED, None, fence_of(job))
+    assert (outcome.kind, outcome.error, outcome.fence) == (OutcomeKind.RELEASED, None, job.fence)
     assert caplog.records == []
 
 

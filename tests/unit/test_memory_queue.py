@@ -14,7 +14,7 @@ from jobqueue import Job, JobBundle, JobDesc, JobNotFoundError, PayloadError
 from jobqueue.backends.memory import MemoryNotifier, MemoryQueue, MemoryStore
 from jobqueue.backends.memory.connect import connect
 from jobqueue.events import ClaimLost, Connected, Event, JobAvailable, JobBundleStopped, JobStopped
-from jobqueue.outcomes import Claimant, Outcome, fence_of
+from jobqueue.outcomes import Claimant, Outcome
 from jobqueue.queue_service import QueueService
 
 CLAIMANT = Claimant(name="host:1:thread", lease=timedelta(seconds=60))
@@ -133,7 +133,7 @@ def test_working_looks_at_no_other_job():
     queue._rows.jobs = Unreadable(queue._rows.jobs)
     with closing(store.for_workers(lock_timeout=SOON)) as workers:
         first, second = workers.claim_jobs(["*"], 2, CLAIMANT)
-        assert workers.touch_jobs([fence_of(first)]) == {first.id}
+        assert workers.touch_jobs([first.fence]) == {first.id}
         trip = workers.make_trip([Outcome.finished(first), Outcome.released(second)], ["t"], 10, CLAIMANT)
         assert (trip.saved, len(trip.claimed)) == ({first.id, second.id}, 8)
         assert workers.claim_jobs(["t"], 1, CLAIMANT) == (second,)

@@ -23,12 +23,12 @@ class Change:
 
     # --- jobs
 
-    def insert_jobs(self, jobs: Sequence[Job]) -> None:
-        """Put new jobs in, and tell of those that are due: once for each type."""
+    def insert_jobs(self, jobs: Sequence[Job], *, notify: bool = True) -> None:
+        """Put new jobs in, and tell of those that are due, if anybody is to know: once for each type."""
         due: dict[str, list[Job]] = {}
         for job in jobs:
             self.rows.put_job(job)
-            if transitions.is_due(job, self.now):
+            if notify and transitions.is_due(job, self.now):
                 due.setdefault(job.type, []).append(job)
         for _, alike in sorted(due.items()):
             first = min(alike, key=lambda job: job.id)
@@ -53,7 +53,7 @@ class Change:
 
     # --- bundles
 
-    def insert_bundle(self, bundle: JobBundle) -> None:
+    def insert_bundle(self, bundle: JobBundle, *, notify: bool = True) -> None:
         """Put a new bundle and its members in."""
         self.rows.bundles[bundle.id] = attrs.evolve(
             bundle,
@@ -65,7 +65,7 @@ class Change:
             updated_at=self.now,
         )
         members = [transitions.added(job, self.now) for job in bundle.jobs]
-        self.insert_jobs([attrs.evolve(job, bundle_id=bundle.id) for job in members])
+        self.insert_jobs([attrs.evolve(job, bundle_id=bundle.id) for job in members], notify=notify)
 
     def delete_bundles(self, bundles: Iterable[JobBundle]) -> None:
         """Remove bundles with their members."""

@@ -14,8 +14,7 @@ from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.worker_store import MemoryWorkerStore, refuse_atomic_handlers
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, PayloadError
-from jobqueue.models import Job, JobBundle, JobDesc, State, Status
-from jobqueue.outcomes import Fence
+from jobqueue.models import Fence, Job, JobBundle, JobDesc, State, Status
 from jobqueue.payload import RawJSON, dump_json, load_json
 from jobqueue.store import Cursor, JobFilter
 
@@ -39,26 +38,26 @@ class MemoryStore:
 
     # --- adding
 
-    def add_job(self, job: Job, *, delay: timedelta | None, connection: object = None) -> None:
+    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
         """Add a job that has an origin."""
         self._join(connection)
         with self._session.changing() as change:
             change.rows.check_new([job])
-            change.insert_jobs([transitions.added(job, change.now, delay=delay)])
+            change.insert_jobs([transitions.added(job, change.now, delay=delay)], notify=notify)
 
-    def add_jobs(self, jobs: Sequence[Job], *, connection: object = None) -> None:
+    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
         """Add jobs that have an origin."""
         self._join(connection)
         with self._session.changing() as change:
             change.rows.check_new(jobs)
-            change.insert_jobs([transitions.added(job, change.now) for job in jobs])
+            change.insert_jobs([transitions.added(job, change.now) for job in jobs], notify=notify)
 
-    def add_bundle(self, bundle: JobBundle, *, connection: object = None) -> None:
+    def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Add a bundle with its members."""
         self._join(connection)
         with self._session.changing() as change:
             change.rows.check_new(bundle.jobs, bundle)
-            change.insert_bundle(bundle)
+            change.insert_bundle(bundle, notify=notify)
 
     def _join(self, connection: object) -> None:
         """Refuse to be part of a transaction: there is none here that could be rolled back."""

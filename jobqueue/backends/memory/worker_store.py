@@ -63,7 +63,7 @@ class MemoryWorkerStore:
         max_rescues: int,
         *,
         if_counts: SilenceCounts = always_counts,
-        gradually: bool = False,
+        gradually: bool = False,  # noqa: ARG002 - a look at all claims is short
     ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
         with self._session.changing() as change:

@@ -1,0 +1,153 @@
+"""How jobs get into their table: few by one statement, many by COPY; in a transaction of our own or of the caller's."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, Final, LiteralString
+
+import psycopg
+from psycopg.errors import UniqueViolation
+from psycopg.pq import PipelineStatus
+
+from jobqueue.errors import BackendError, DuplicateJobError
+from jobqueue.models import Job, JobBundle
+from jobqueue_pg import rows
+from jobqueue_pg.database import Database, Parameters
+from jobqueue_pg.errors import translate_errors
+from jobqueue_pg.joining import joined
+from jobqueue_pg.queries import applications as queries
+
+# COPY waits for the server twice. From so many jobs on it is faster all the same, over a network too.
+_LEAST_JOBS_TO_COPY: Final = 100
+# What a statement adds the server keeps once more until its end, for the triggers.
+_MOST_JOBS_TO_COPY: Final = 20_000
+# In the encodings of others not all can be spelled, which must show before a statement has begun.
+_ENCODING_TO_COPY_IN: Final = "utf-8"
+
+_Connection = psycopg.Connection[Any]
+_Statement = tuple[LiteralString, Parameters]
+
+
+class Adding:
+    """Adds jobs and bundles to the tables of a database.
+
+    *connection* is what the caller has given: None, or something whose transaction is to be joined. Without *notify*,
+    nobody is woken for what is added.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool, connection: object) -> None:
+        """Add a job that has an origin. Raises DuplicateJobError."""
+        statement = queries.ADD_JOB if notify else queries.ADD_JOB_QUIETLY
+        self._execute([(statement, rows.job_parameters(job, delay))], _joined(connection), [job])
+
+    def add_jobs(self, jobs: Sequence[Job], *, notify: bool, connection: object) -> None:
+        """Add jobs that have an origin. Raises DuplicateJobError."""
+        callers = _joined(connection)
+        if _copies(jobs, callers):
+            self._copy(None, jobs, callers, notify=notify)
+        else:
+            self._execute(_adding(jobs, notify=notify), callers, jobs)
+
+    def add_bundle(self, bundle: JobBundle, *, notify: bool, connection: object) -> None:
+        """Add a bundle with its members. Raises DuplicateJobError."""
+        callers = _joined(connection)
+        if _copies(bundle.jobs, callers):
+            self._copy(bundle, bundle.jobs, callers, notify=notify)
+        else:
+            (_, first), *others = _adding(bundle.jobs, notify=notify)
+            statement = queries.ADD_BUNDLE if notify else queries.ADD_BUNDLE_QUIETLY
+            statements: list[_Statement] = [(statement, {**rows.bundle_parameters(bundle), **first}), *others]
+            self._execute(statements, callers, [bundle, *bundle.jobs])
+
+    def _execute(
+        self, statements: Sequence[_Statement], callers: _Connection | None, added: Iterable[Job | JobBundle]
+    ) -> None:
+        def execute(connection: _Connection) -> None:
+            for statement, parameters in statements:
+                self._database.execute(connection, statement, parameters)
+
+        self._perform(execute, callers, added, is_one_statement=len(statements) == 1)
+
+    def _copy(
+        self, bundle: JobBundle | None, jobs: Sequence[Job], callers: _Connection | None, *, notify: bool
+    ) -> None:
+        def copy(connection: _Connection) -> None:
+            before = None if notify else self._hush(connection)
+            if bundle is not None:
+                parameters = {**rows.bundle_parameters(bundle), "jobs": "[]"}
+                self._database.execute(connection, queries.ADD_BUNDLE, parameters)
+            moment = self._database.now()
+            statement = queries.COPY_JOBS if moment is None else queries.COPY_JOBS_OF_A_MOMENT
+            for start in range(0, len(jobs), _MOST_JOBS_TO_COPY):
+                blocks = rows.job_blocks(jobs[start : start + _MOST_JOBS_TO_COPY], moment)
+                self._database.copy(connection, statement, blocks)
+            if not notify:
+                self._database.execute(connection, queries.SPEAK_AGAIN, {"before": before})
+
+        is_one_statement = notify and bundle is None and len(jobs) <= _MOST_JOBS_TO_COPY
+        added: Sequence[Job | JobBundle] = jobs if bundle is None else [bundle, *jobs]
+        self._perform(copy, callers, added, is_one_statement=is_one_statement)
+
+    def _hush(self, connection: _Connection) -> str | None:
+        """Have nobody notified in this transaction any more; return what to set that to afterwards."""
+        [(before, _)] = self._database.execute(connection, queries.HUSH, {}).fetchall()
+        return before  # type: ignore[no-any-return]
+
+    def _perform(
+        self,
+        work: Callable[[_Connection], None],
+        callers: _Connection | None,
+        added: Iterable[Job | JobBundle],
+        *,
+        is_one_statement: bool,
+    ) -> None:
+        """Do *work* as a whole, or not at all."""
+        try:
+            if callers is not None:
+                _perform_on(callers, work, is_one_statement=is_one_statement)
+            elif is_one_statement:
+                self._database.perform(work)
+            else:
+                self._database.transact(work)
+        except BackendError as error:
+            if not isinstance(error.__cause__, UniqueViolation):
+                raise
+            raise _duplicate(error.__cause__, added) from error.__cause__
+
+
+def _joined(connection: object) -> _Connection | None:
+    return None if connection is None else joined(connection)
+
+
+def _copies(jobs: Sequence[Job], callers: _Connection | None) -> bool:
+    """Return whether jobs are to be added by COPY, which cannot be done within a pipeline of the caller's."""
+    if len(jobs) < _LEAST_JOBS_TO_COPY or callers is None:
+        return len(jobs) >= _LEAST_JOBS_TO_COPY
+    with translate_errors():
+        return callers.info.pipeline_status == PipelineStatus.OFF and callers.info.encoding == _ENCODING_TO_COPY_IN
+
+
+def _adding(jobs: Sequence[Job], *, notify: bool) -> list[_Statement]:
+    statement = queries.ADD_JOBS if notify else queries.ADD_JOBS_QUIETLY
+    return [(statement, {"jobs": text}) for text in rows.job_recordsets(jobs)]
+
+
+def _perform_on(callers: _Connection, work: Callable[[_Connection], None], *, is_one_statement: bool) -> None:
+    with translate_errors():
+        if is_one_statement:
+            work(callers)
+        else:
+            # All or nothing on an autocommit connection, too.
+            with callers.transaction():
+                work(callers)
+
+
+def _duplicate(error: UniqueViolation, added: Iterable[Job | JobBundle]) -> DuplicateJobError:
+    """Say which id is there already."""
+    detail = error.diag.message_detail or ""
+    existing = next((each.id for each in added if str(each.id) in detail), None)
+    return DuplicateJobError(
+        f"{existing or 'one of the ids'} is in the queue already; nothing was added", existing_id=existing
+    )
