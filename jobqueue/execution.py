@@ -148,7 +148,8 @@ def _run(
     job: Job, context: JobContext, handler: Handler[..., Any] | None, schedule_retry: ScheduleRetry | None
 ) -> Outcome:
     try:
-        return _after_success(job, context, _call(job, context, handler))
+        result = _call(job, context, handler)
+        return Outcome.finished(job) if result is None else _after_success(job, context, result)
     except BaseException as error:  # noqa: BLE001 - not even SystemExit in a handler may end a worker thread
         if context.is_cut_off:
             return Outcome.rescued(job)

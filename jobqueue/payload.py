@@ -106,7 +106,8 @@ class RawJSON:
 converter.register_unstructure_hook(RawJSON, lambda raw: json.loads(raw.text))  # where it is a part of a payload
 
 
-# Made once: json.dumps() makes one at each call.
+# Made once: json.dumps() makes an encoder at each call, and json.loads() looks at what it was given first.
+_decoder: Final = json.JSONDecoder()
 _encoder: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -193,7 +194,7 @@ def load_json(text: str) -> Any:
         PayloadError: Python cannot hold it, as an integer of more than 4,300 digits or very deep nesting.
     """
     try:
-        return json.loads(text)
+        return _decoder.decode(text)
     except (ValueError, RecursionError) as error:
         raise PayloadError(f"the stored JSON cannot be read: {error}", problems=[("$", str(error))]) from error
 

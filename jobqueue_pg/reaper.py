@@ -41,7 +41,7 @@ class Reaper:
         def look_and_reap(connection: psycopg.Connection[Any]) -> list[Row]:
             # What is now was settled when the transaction began: claims are judged by that, even if the server, or this
             # process, is frozen before the next statement.
-            ((now,),) = self._database.execute(connection, queries.GET_TIME, {}).fetchall()
+            ((now,),) = self._database.execute(connection, queries.BEGIN_TO_REAP, {}).fetchall()
             ids = self._look(connection, now - dead_for, now) if gradually else self._find_all(connection)
             # Asked in any case: the answer depends on when it was asked before.
             if not if_counts(now) or not ids:

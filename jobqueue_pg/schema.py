@@ -100,7 +100,7 @@ def migrate(
     difference. Its progress, and what it found, are logged by ``jobqueue_pg.adoption``.
 
     Raises:
-        LockTimeoutError: others held what is to be taken over for too long; the same call goes on from there.
+        LockTimeoutError: others held the tables for too long; the same call goes on from there.
         SchemaError: the schema cannot be brought up to date; the message says why, and the way out.
         BackendError: the database refused or failed; what was applied before stays applied.
         ValueError: *conninfo* is not a connection string.

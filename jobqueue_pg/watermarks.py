@@ -161,14 +161,13 @@ class Front:
 
 
 def _last_places(jobs: Iterable[Job]) -> dict[str, Place] | None:
-    """Return where the last job of each type is; None when that cannot be told."""
+    """Return where the last job of each type is, of jobs in their order; None when that cannot be told."""
     places: dict[str, Place] = {}
-    for job in jobs:
+    for type, job in {job.type: job for job in jobs}.items():
         at = job.start_at or job.created_at
         if at is None or at < _FIRST_MOMENT:
             return None
-        place = Place(at, job.id)
-        places[job.type] = max(place, places.get(job.type, place))
+        places[type] = Place(at, job.id)
     return places
 
 

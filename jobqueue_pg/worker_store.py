@@ -29,6 +29,7 @@ from jobqueue_pg.watermarks import Look, Seen, Watermarks
 
 _WAIT_FOR_CONNECTION: Final = 5.0
 _LONGEST_BEAT: Final = timedelta(seconds=6)
+# Places in the rows of a trip: see ASIDE in queries/claiming.py.
 _JOB_COLUMNS: Final = slice(2, None)
 _BEGAN_AT: Final = 11
 _SEEN: Final = 14
@@ -59,23 +60,23 @@ class PostgresWorkerStore:
         if not types or limit < 1:
             return Trip(saved=self.save_outcomes(outcomes))
         look = self._watermarks.next_look(types, limit)
-        trip = self._go(look, outcomes, limit, claimant)
+        trip = self._make(look, outcomes, limit, claimant)
         if look.is_full or len(trip.claimed) == limit:
             return trip
-        return self._completed(trip, types, limit, claimant)
+        return self._look_again_fully(trip, types, limit, claimant)
 
-    def _completed(self, trip: Trip, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+    def _look_again_fully(self, trip: Trip, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
         """Look fully after a narrow look that has brought too few: only that can tell that there is nothing more."""
         look = self._watermarks.full_look(types)
         try:
-            more = self._go(look, (), limit - len(trip.claimed), claimant)
+            more = self._make(look, (), limit - len(trip.claimed), claimant)
         except BackendError:
             # What was done stands; whoever looks again will hear what is wrong.
             return attrs.evolve(trip, next_due_in=timedelta(0))
         claimed = sorted(trip.claimed + more.claimed, key=_order)
         return Trip(saved=trip.saved, claimed=tuple(claimed), next_due_in=more.next_due_in)
 
-    def _go(self, look: Look, outcomes: Sequence[Outcome], limit: int, claimant: Claimant) -> Trip:
+    def _make(self, look: Look, outcomes: Sequence[Outcome], limit: int, claimant: Claimant) -> Trip:
         claim_id = new_id()
         parameters = _claiming(look, limit, claim_id, claimant)
         statement = _statement(look, outcomes)

@@ -20,9 +20,8 @@ begin
             when lock_not_available then perform pg_sleep(0.05);
         end;
     end loop;
-    raise lock_not_available using
-        message = 'table job was in use all the time',
-        hint = 'Look in pg_stat_activity for a transaction that has been open for long; then migrate again.';
+    raise lock_not_available using message = 'table job was in use all the time: look in pg_stat_activity for a '
+        'transaction that has been open for long, end it, and migrate again';
 end
 $$;
 

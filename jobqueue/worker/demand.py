@@ -57,7 +57,7 @@ class Demand:
 
     def note_duration(self, seconds: float) -> None:
         """Take into account how long a job has taken."""
-        mean, new = self._mean_log_seconds, log(max(seconds, _SHORTEST))
+        mean, new = self._mean_log_seconds, log(seconds or _SHORTEST)
         self._mean_log_seconds = mean = new if mean is None else mean + _SMOOTHING * (new - mean)
         self.ahead = min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / exp(mean) + _ROUNDING))
 

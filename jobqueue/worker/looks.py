@@ -24,18 +24,13 @@ class Looks:
         return self._poll_seconds
 
     @property
-    def has_reason(self) -> bool:
-        """Whether there is a reason that no look has heeded."""
-        return self._reasons > self._heeded
-
-    @property
     def due_at(self) -> float:
         """When, by the monotonic clock, the next look is, or was, due."""
-        return _NEVER_LOOKED if self.has_reason else self._at
+        return _NEVER_LOOKED if self._reasons > self._heeded else self._at
 
     def is_due(self, now: float) -> bool:
         """Whether it is time to look."""
-        return self._reasons > self._heeded or now >= self._at
+        return now >= self._at or self._reasons > self._heeded
 
     def add_reasons(self, n: int = 1) -> None:
         """Have the queue looked at."""

@@ -45,7 +45,7 @@ select id from owned
 # --- taking up silent claims
 
 # Of the few jobs that the reaper fails, the trigger tells.
-GET_TIME: Final = f"select {NOW} from pg_catalog.set_config('jobqueue.tells_of_stopped', 'off', true)"
+BEGIN_TO_REAP: Final = f"select {NOW} from pg_catalog.set_config('jobqueue.tells_of_stopped', 'off', true)"
 
 # What may have fallen silent, now or later. The second condition is for jobs of go-jobqueue before 0.6, which marks a
 # job as stopped while it computes the retry.

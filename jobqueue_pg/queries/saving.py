@@ -1,4 +1,4 @@
-"""Save outcomes: each only while its claim is still the row's."""
+"""Statements that save what runs have led to, in trips and in the transactions of atomic handlers."""
 
 from typing import Final
 
@@ -87,12 +87,14 @@ saved as (
 
 SAVE_OUTCOMES: Final = f"with {SAVING} select id from saved"
 
-# For the transaction of an atomic handler, as its first statement: the mark ends with it. No query, after which the
-# isolation could not even be changed: what is wrong with that is said at the end.
+# --- in the transaction of an atomic handler
+
+# Its first statement: the mark ends with it. No query, after which the isolation could not even be changed: what is
+# wrong with that is said at the end.
 MARK_TRANSACTION: Final = "set local jobqueue.transaction = 'begun'"
 
-# For the same, before its outcome is saved. Whoever has locked the bundle's row is waited
-# for: meanwhile the job's row is locked, so that nobody can take the claim away.
+# Before its outcome is saved. Whoever has locked the bundle's row is waited for: meanwhile the job's row is locked, so
+# that nobody can take the claim away.
 PREPARE_TO_COMPLETE: Final = """
 select pg_catalog.current_setting('jobqueue.transaction', true), pg_catalog.current_setting('transaction_isolation'),
   pg_catalog.current_setting('transaction_read_only')

@@ -6,8 +6,9 @@
 WORK is one of these; each peer does all four that its library can do:
 
 drain    run N no-op jobs that were loaded before, with T threads (or as many tasks) in one process, claiming B at a
-         time. The clock starts when the worker starts, its imports and connections done, and stops when the last job is
-         final in the database, as a look at the database shows.
+         time. The clock starts when the worker starts, its imports done, and stops when the last job is final in the
+         database, as a look at the database shows. What a worker does to start, such as to connect and to start its
+         threads, is within the clock, ours and that of peers; the floor alone is connected before.
 enqueue  add N jobs one by one, each in a transaction of its own.
 bulk     add N jobs by the library's way to add many at once.
 latency  add N jobs, R a second, to an idle queue that a worker with T threads serves; a latency is the time from just

@@ -1,10 +1,12 @@
 """Contestants, run in rounds: in each of them everybody once, and each time somebody else begins."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,9 @@ from tests.benchmarks.server import Server
 from tests.benchmarks.table import Answers, Line
 
 PEERS: Final = ("pgqueuer", "procrastinate", "oban", "chancy")
+
+ROUNDS: Final = 5
+"""How many rounds tell whether a target is met, unless a row says otherwise."""
 
 _ROOT: Final = Path(__file__).parents[2]
 _PATIENCE: Final = 900.0
@@ -60,6 +65,12 @@ class Row:
     rounds_enough: int | None = None
     """How many rounds are enough of works that take long, and are measured by their length."""
 
+    def judged_after(self, rounds: int) -> Sequence[Line]:
+        """Return the lines, without their targets where so few rounds cannot tell whether these are met."""
+        if rounds >= (self.rounds_enough or ROUNDS):
+            return self.lines
+        return [attrs.evolve(line, target=None) for line in self.lines]
+
 
 @attrs.frozen(kw_only=True)
 class Race:
@@ -71,33 +82,34 @@ class Race:
     """The other libraries that are there, and their versions."""
     peers_python: str
     say: Callable[[str], None]
+    warms_up: bool = True
+    """Whether the short works are done once before they count: what runs first finds nothing in any cache."""
     failures: list[str] = attrs.field(factory=list[str])
     """What contestants could not do, in the end."""
 
-    def run(self, row: Row) -> Answers:
-        """Return what the contestants of *row* have answered."""
+    def run(self, row: Row) -> Iterator[Answers]:
+        """Run the contestants of *row*; after each round that counts, yield what they have answered so far."""
         present = [each for each in row.contestants if each.peer is None or each.peer in self.peers]
         answers: dict[str, list[Mapping[str, Any]]] = {each.name: [] for each in present}
         rounds = min(self.rounds, row.rounds_enough or self.rounds)
+        uncounted = 1 if self.warms_up and row.rounds_enough is None else 0
         with ExitStack() as stack:
             stages = {name: stack.enter_context(self.server.fresh_database()) for name in row.stages}
             for name, options in row.stages.items():
                 self.say(f"{row.name}: makes the scene {name}")
                 self._answer(Contestant(name, "contestants.scenes", name, options), stages[name])
-            for number in range(rounds):
+            for number in range(uncounted + rounds):
                 first = number % len(present)
+                said = f"round {number - uncounted + 1} of {rounds}" if number >= uncounted else "warm-up"
                 for contestant in present[first:] + present[:first]:
-                    self._run_one(row, number, contestant, stages, answers)
-        return {name: given for name, given in answers.items() if len(given) == rounds}
+                    if len(answers[contestant.name]) == number:  # it has not failed
+                        answers[contestant.name] += self._run_one(f"{row.name}, {said}", contestant, stages)
+                if number >= uncounted:
+                    yield {name: given[uncounted:] for name, given in answers.items() if len(given) == number + 1}
 
     def _run_one(
-        self,
-        row: Row,
-        number: int,
-        contestant: Contestant,
-        stages: Mapping[str, str],
-        answers: dict[str, list[Mapping[str, Any]]],
-    ) -> None:
+        self, where: str, contestant: Contestant, stages: Mapping[str, str]
+    ) -> Sequence[Mapping[str, Any]]:
         began_at = time.monotonic()
         try:
             if contestant.stage is not None:
@@ -106,24 +118,31 @@ class Race:
                 with self.server.fresh_database() as dsn:
                     answer = self._answer(contestant, dsn)
         except (subprocess.SubprocessError, ValueError) as error:
-            self.failures.append(
-                f"{row.name}: {contestant.name} failed in round {number + 1}, and is left out: {error}"
-            )
+            self.failures.append(f"{where}: {contestant.name} failed, and is left out: {error}")
             self.say(self.failures[-1])
-            return
-        answers[contestant.name].append(answer)
+            return []
         shown = ", ".join(f"{key} {value:.4g}" for key, value in answer.items() if isinstance(value, int | float))
         seconds = time.monotonic() - began_at
-        self.say(f"{row.name}, round {number + 1} of {self.rounds}: {contestant.name}: {shown} ({seconds:.1f} s)")
+        self.say(f"{where}: {contestant.name}: {shown} ({seconds:.1f} s)")
+        return [answer]
 
     def _answer(self, contestant: Contestant, dsn: str) -> Mapping[str, Any]:
         python = sys.executable if contestant.peer is None else self.peers_python
-        command = contestant.command(python, dsn)
-        done = subprocess.run(
-            command, cwd=_ROOT, check=True, stdout=subprocess.PIPE, stderr=None, text=True, timeout=_PATIENCE
-        )
-        answer: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        answer: Mapping[str, Any] = json.loads(_output_of(contestant.command(python, dsn)).splitlines()[-1])
         return answer
+
+
+def _output_of(command: Sequence[str]) -> str:
+    """Run *command* in a process group of its own, of which nothing is left when it fails or is interrupted."""
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, process_group=0) as process:
+        try:
+            output, _ = process.communicate(timeout=_PATIENCE)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return output
 
 
 def installed_peers(python: str) -> dict[str, str]:

@@ -11,6 +11,11 @@ Answers = Mapping[str, Sequence[Mapping[str, Any]]]
 
 Measure = Callable[[Mapping[str, Any]], float]
 
+LEGEND: Final = """\
+floor: the same statements by bare psycopg; ours, as a reference: another of our own works; medians over the rounds
+compared: the ratio of the medians, or their difference where it is signed; in brackets: the least and the greatest of
+the rounds' own; without enough rounds, and with --quick, no target is judged"""
+
 _HEADINGS: Final = ("work", "ours", "reference", "compared", "(min - max)", "target", "met")
 
 
@@ -174,8 +179,3 @@ def value_of(key: str, scale: float = 1.0) -> Measure:
 def per_job(key: str, scale: float = 1.0) -> Measure:
     """Return what takes *key* of an answer for each job, times *scale*."""
     return lambda answer: answer[key] * scale / answer["jobs"]
-
-
-def share(part: str, whole: str) -> Measure:
-    """Return what takes how many per cent of *whole* are *part*."""
-    return lambda answer: 100.0 * answer[part] / answer[whole]

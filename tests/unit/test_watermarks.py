@@ -186,7 +186,7 @@ def test_a_front_that_nobody_has_seen() -> None:
 def test_where_to_go_on() -> None:
     """Above the last priority, with what is due since; on it, after the last job of each type; gaps are between."""
     front = Front()
-    front.begin([job(9), job(5, age=8), job(5, age=9), job(5, "u", age=7)], Seen(["t", "u", "v"], [9, 7, 5]), NOW)
+    front.begin([job(9), job(5, age=9), job(5, age=8), job(5, "u", age=7)], Seen(["t", "u", "v"], [9, 7, 5]), NOW)
     now = NOW.isoformat()
     assert runs(front) == [
         *(("t", 9, now), ("u", 9, now), ("v", 9, now), ("t", 7, now), ("u", 7, now), ("v", 7, now)),

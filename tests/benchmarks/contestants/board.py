@@ -12,11 +12,12 @@ _BYTES: Final = 8
 
 
 class Board:
-    """The numbers in the file *path*."""
+    """The numbers in the open file of this *descriptor*, which worker processes inherit."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._numbers = _numbers(path)
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.path = f"/dev/fd/{descriptor}"
+        self._numbers = _numbers(self.path)
 
     @property
     def total(self) -> int:
@@ -26,10 +27,10 @@ class Board:
 
 @contextmanager
 def board_for(processes: int) -> Iterator[Board]:
-    """Have a board with a number for each of so many processes."""
-    with tempfile.NamedTemporaryFile(prefix="jobqueue-bench-") as file:
+    """Have a board with a number for each of so many processes; its file has no name that could be left behind."""
+    with tempfile.TemporaryFile() as file:
         file.truncate(processes * _BYTES)
-        yield Board(file.name)
+        yield Board(file.fileno())
 
 
 def counter_on(path: str, place: int) -> Callable[[], None]:

@@ -55,15 +55,18 @@ def drain(module: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _race(options: argparse.Namespace, board: Board, workers: list[WorkerProcess]) -> tuple[float, Usage]:
     """Let the workers go, and wait until all is final; the looks are one transaction, which counts as one commit."""
-    with _watching(options.dsn) as watcher, watcher.transaction():
-        watcher.execute(_IS_LEFT, prepare=True)
+    with _watching(options.dsn) as connection, connection.transaction():
+        # By the simple protocol: the portal of a prepared statement would hold its snapshot until the next one, and
+        # nothing that dies meanwhile could be cleared away.
+        watcher = psycopg.ClientCursor(connection)
+        watcher.execute(_IS_LEFT)
         usage = Usage(options.dsn)
         began_at = time.monotonic()
         for worker in workers:
             worker.go()
         # Without a statement, until it is worth while to look at the database.
         _wait(lambda: board.total >= options.jobs - _NEARLY, workers)
-        _wait(lambda: watcher.execute(_IS_LEFT, prepare=True).fetchone() == (False,), workers)
+        _wait(lambda: watcher.execute(_IS_LEFT).fetchone() == (False,), workers)
         return time.monotonic() - began_at, usage
 
 
@@ -83,7 +86,7 @@ def _worker(module: str, options: argparse.Namespace, board: Board, place: int) 
     for name in ("batch", "threads"):
         if getattr(options, name) is not None:
             arguments += [f"--{name}", str(getattr(options, name))]
-    return WorkerProcess(module, arguments)
+    return WorkerProcess(module, arguments, [board.descriptor])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def idle(options: argparse.Namespace) -> dict[str, Any]:
     never, poll_seconds = threading.Event(), jobqueue.WorkerSettings().poll_interval.total_seconds()
     with board_for(1) as board:
         arguments = [options.dsn, "--threads", str(options.threads), "--board", board.path]
-        with WorkerProcess("ours_worker", arguments) as worker:
+        with WorkerProcess("ours_worker", arguments, [board.descriptor]) as worker:
             worker.wait_until_ready()
             worker.go()
             # A session tells of its first commits with the first one that is a second later.

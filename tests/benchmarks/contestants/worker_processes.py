@@ -16,14 +16,18 @@ _PATIENCE: Final = 60.0
 
 
 class WorkerProcess:
-    """A process that runs a module of this package with *arguments*; a ``with`` block ends it, whatever happens."""
+    """A process that runs a module of this package with *arguments*; a ``with`` block ends it, whatever happens.
 
-    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+    It inherits the open files *descriptors*.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], descriptors: Sequence[int] = ()) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"tests.benchmarks.contestants.{module}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            pass_fds=descriptors,
         )
 
     def wait_until_ready(self) -> None:
