@@ -66,8 +66,8 @@ class WorkerSettings:
 
     batch_size: int = attrs.field(default=64, validator=_number(1))
     """How many jobs may be held ahead of the threads of a pool, one of them included: about 20 ms of work at most, and
-    none while jobs are long; 1 means none at all. The outcomes of jobs that take less than that wait until there are half
-    as many, for 100 ms at most, unless a thread has nothing else to do."""
+    none while jobs are long; 1 means none at all. The outcomes of shorter jobs wait until there are half as many, for
+    100 ms at most, unless a thread has nothing else to do."""
 
     max_rescues: int = attrs.field(default=3, validator=_number(0))
     """How often a job is taken up again after its worker died, before it is failed."""

@@ -81,7 +81,7 @@ class Database:
     ) -> "RawCursor[Row]":
         """Run one statement on *connection*, as a part of whatever transaction is open there; return its cursor."""
         ready = self._statement(statement)
-        values = {**parameters, "now": self.now()}
+        values = {"now": self.now(), **parameters}
         cursor = RawCursor(connection, row_factory=tuple_row)
         return cursor.execute(ready.text, [values[name] for name in ready.names])
 

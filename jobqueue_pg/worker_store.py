@@ -29,6 +29,7 @@ from jobqueue_pg.watermarks import Look, Seen, Watermarks
 
 _WAIT_FOR_CONNECTION: Final = 5.0
 _LONGEST_BEAT: Final = timedelta(seconds=6)
+_PAUSE_AFTER_ERROR: Final = timedelta(seconds=1)
 # Places in the rows of a trip: see ASIDE in queries/claiming.py.
 _JOB_COLUMNS: Final = slice(2, None)
 _BEGAN_AT: Final = 11
@@ -69,7 +70,9 @@ class PostgresWorkerStore:
         """Look fully after a narrow look that has brought too few: only that can tell that there is nothing more."""
         look = self._watermarks.full_look(types)
         try:
-            more = self._make(look, (), limit - len(trip.claimed), claimant)
+            # Nobody beats for what the first has claimed, as long as this one is waited for.
+            with patience(self._beat_within, at_least=0):
+                more = self._make(look, (), limit - len(trip.claimed), claimant)
         except BackendError:
             # What was done stands; whoever looks again will hear what is wrong.
             return attrs.evolve(trip, next_due_in=timedelta(0))
@@ -90,7 +93,7 @@ class PostgresWorkerStore:
             began_at, seen = fetched[-1][_BEGAN_AT], fetched[-1][_SEEN]
             self._watermarks.note_full_batch(look, trip.claimed, Seen.of_json(seen) if seen else None, began_at)
         self._watermarks.note_outcomes(outcomes)
-        return self._with_next_due(trip, parameters)
+        return self._with_next_due(trip, {**parameters, "now": fetched[-1][_BEGAN_AT]})
 
     def _with_next_due(self, trip: Trip, parameters: dict[str, object]) -> Trip:
         if trip.next_due_in is None or trip.next_due_in >= timedelta(0):
@@ -98,7 +101,7 @@ class PostgresWorkerStore:
         try:
             ((seconds,),) = self._database.fetch(FIND_NEXT_DUE, parameters)
         except BackendError:
-            return attrs.evolve(trip, next_due_in=timedelta(0))
+            return attrs.evolve(trip, next_due_in=_PAUSE_AFTER_ERROR)
         return attrs.evolve(trip, next_due_in=None if seconds is None else timedelta(seconds=seconds))
 
     def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:

@@ -9,9 +9,8 @@ that is one outcome, saved at once; busy, trips grow by themselves. docs/how-a-t
 import logging
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from math import inf
 from typing import Final
 
@@ -22,9 +21,9 @@ from jobqueue.threads import Backoff
 from jobqueue.worker.carrier import Arrival, Carrier
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.demand import Demand, TripRequest
-from jobqueue.worker.held_jobs import HeldJobs
+from jobqueue.worker.held_jobs import HeldJob, HeldJobs
 from jobqueue.worker.looks import Looks
-from jobqueue.worker.outbox import HandedIn, Outbox
+from jobqueue.worker.outbox import HandedIn, Outbox, shortest_delay
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +52,8 @@ class Dispatcher:
         self._outbox = Outbox()
         self._idle = 0  # workers that want a job
         self._running = set[Fence]()  # claims whose jobs were given out and have not come back as outcomes
+        self._suspects = set[Fence]()  # those, and of held jobs, whose earlier runs may have killed their processes
+        self._brings_suspects = False  # whether the last trip that brought jobs brought such
         self._trips = 0  # trips on their way
         self._lent = 0  # lanes for trips that are kept free for maintenance
         self._asked = 0  # jobs that these may bring
@@ -73,8 +74,7 @@ class Dispatcher:
             if self._ended:
                 logger.warning("job %s ended after its pool did: its outcome is dropped", outcome.fence.job_id)
                 return
-            sent = () if may_be_saved is None else (may_be_saved,)
-            self._outbox.waiting.append(HandedIn(outcome, time.monotonic(), sent))
+            self._outbox.waiting.append(HandedIn(outcome, time.monotonic(), (may_be_saved,) if may_be_saved else ()))
         self.call_keeper()
 
     def note_end(self, job: Job, seconds: float) -> None:
@@ -90,6 +90,7 @@ class Dispatcher:
             self._tell_all()
 
     def _give_back(self, fence: Fence) -> None:
+        self._suspects.discard(fence)
         self._looks.add_reasons(self._demand.give_back(fence))
 
     def next_job(self) -> Job | None:
@@ -121,7 +122,7 @@ class Dispatcher:
         """Whether to travel rather than to start a job, if there is one: nobody knows how long that will take."""
         if self._is_enough_handed_in:
             return True
-        if may_start and not 0 < self._demand.ahead >= 2 * len(self._held):
+        if may_start and not 0 < self._ahead >= 2 * len(self._held):
             return False
         if self._is_enough_wanted and self._looks.is_due(now):
             return True
@@ -129,11 +130,12 @@ class Dispatcher:
 
     @property
     def _is_enough_handed_in(self) -> bool:
-        return 0 < len(self._outbox.waiting) * 2 >= self._batch_size
+        return 0 < len(self._outbox.waiting) * 2 >= (1 if self._suspects else self._batch_size)
 
     @property
     def _is_enough_wanted(self) -> bool:
-        return 0 < self._limit() * 2 >= self._demand.ahead
+        limit = self._limit()
+        return limit > 0 and (limit * 2 >= self._ahead or self._idle > len(self._held) + self._asked)
 
     def _small_trip_due_at(self) -> float:
         """When to travel for little. What comes while somebody else is on the way goes with the next trip, but soon."""
@@ -148,6 +150,8 @@ class Dispatcher:
         if not self._held or self._closing:
             return False
         first = self._held.first
+        if first.job.rescue_count and self._outbox.is_moving:
+            return False
         # When nobody has heard of us, or of a claim, for dead_for, somebody else may have it: the next beat will tell.
         return now < first.kept_until or (self._carrier.stands(first.job) and not self._contact.is_dead)
 
@@ -157,10 +161,7 @@ class Dispatcher:
         return job
 
     def _pass_duty_on(self, now: float) -> None:
-        """Wake a waiting worker for what there is to do besides the job that this one is about to start.
-
-        That is to be awake in time for the next look, too: of those who wait, nobody may know of it.
-        """
+        """Wake a waiting worker for what else there is to do: be it the next look, of which nobody else may know."""
         if len(self._held) > 1 or now >= self._due_at() or self._all_would_oversleep():
             self._wake_one()
 
@@ -182,10 +183,15 @@ class Dispatcher:
         look_due_at = self._looks.due_at if self._is_enough_wanted else inf
         return max(min(look_due_at, self._small_trip_due_at()), self._retry_at)
 
+    @property
+    def _ahead(self) -> int:
+        """How many jobs to hold besides those for idle workers: none that would share the fate of a suspect."""
+        return 0 if self._suspects or self._brings_suspects else self._demand.ahead
+
     def _limit(self) -> int:
-        """How many jobs a trip that starts now may bring."""
-        wanted = 0 if self._closing else self._idle + self._demand.ahead - len(self._held) - self._asked
-        return self._demand.limit(max(0, wanted))
+        """How many jobs a trip that starts now may bring: none when nobody is there to run them."""
+        is_wanted = self._idle and not self._closing
+        return self._demand.limit(max(0, self._idle + self._ahead - len(self._held) - self._asked)) if is_wanted else 0
 
     def _wait(self, now: float) -> None:
         """Wait until somebody rings, or until there will be something to do. Called with the lock."""
@@ -242,24 +248,19 @@ class Dispatcher:
             return
         self._backoff.reset()
         self._retry_at = 0.0
-        self._expect_due(trip.next_due_in, carried)
+        self._looks.expect_within(trip.next_due_in)
+        self._looks.expect_within(shortest_delay(carried))  # what it has put off itself, it could not see
         self._held.add(trip.claimed, arrival.kept_until)
-        if self._closing:
-            self._hand_back_held()
         if trip.claimed:
+            self._brings_suspects = any(job.rescue_count for job in trip.claimed)
+            self._suspects.update(job.fence for job in trip.claimed if job.rescue_count)
             self.call_keeper()
+        if self._closing or self._suspects:
+            self._hand_back(self._held.take_all_but(0 if self._closing else self._idle))
         if len(trip.claimed) < request.limit and request.sees_all:
             self._looks.heed(reasons)
         elif request.limit > 0:
             self._looks.add_reasons()
-
-    def _expect_due(self, next_due_in: timedelta | None, carried: Sequence[HandedIn]) -> None:
-        """Look again when a job will be due, as far as a trip knows: what it saved itself it could not see."""
-        delays = [kept.outcome.delay for kept in carried if kept.outcome.delay is not None]
-        if next_due_in is not None:
-            delays.append(next_due_in)
-        if delays:
-            self._looks.expect_within(min(delays).total_seconds())
 
     # --- for whoever hears of jobs
 
@@ -308,17 +309,16 @@ class Dispatcher:
     def hand_back(self, longer_than: float) -> int:
         """Release jobs that have been held unstarted for *longer_than* seconds; return how many."""
         with self._lock:
-            return self._hand_back_held(since_before=time.monotonic() - longer_than)
+            late = self._held.take_late(time.monotonic() - longer_than)
+            for _ in late:
+                self._demand.note_duration(longer_than)  # those that run take as long, whatever the others took
+            self._hand_back(late)
+            return len(late)
 
-    def _hand_back_held(self, since_before: float = inf) -> int:
-        late = self._held.take_all(since_before)
-        for held in late:
-            self._hand_in_released(held.job, held.since)
-        return len(late)
-
-    def _hand_in_released(self, job: Job, since: float) -> None:
-        self._give_back(job.fence)
-        self._outbox.waiting.append(HandedIn(Outcome.released(job), since))
+    def _hand_back(self, unstarted: Iterable[HeldJob]) -> None:
+        for held in unstarted:
+            self._give_back(held.job.fence)
+            self._outbox.waiting.append(HandedIn(Outcome.released(held.job), held.since))
 
     def carry_overdue(self, longer_than: float) -> None:
         """Make a trip, if something was handed in *longer_than* seconds ago and no worker has taken it."""
@@ -364,7 +364,7 @@ class Dispatcher:
         """Claim nothing more, and hand back what is held; workers end when what was handed in is saved."""
         with self._lock:
             self._closing = True
-            self._hand_back_held()
+            self._hand_back(self._held.take_all_but(0))
             self._tell_all()
         self.call_keeper()
 
@@ -394,6 +394,6 @@ class Dispatcher:
         with self._lock:
             if is_running := job.fence in self._running:
                 self._running.discard(job.fence)
-                self._hand_in_released(job, time.monotonic())
+                self._hand_back([HeldJob(job, time.monotonic())])
         self.call_keeper()
         return is_running

@@ -15,7 +15,7 @@ class HeldJob:
 
     job: Job
     since: float
-    kept_until: float
+    kept_until: float = 0.0
     """Until when nobody can take the claim away, even if nobody beats for it."""
 
 
@@ -42,11 +42,17 @@ class HeldJobs:
         """Take the next one out."""
         return self._jobs.popleft().job
 
-    def take_all(self, since_before: float) -> list[HeldJob]:
+    def take_late(self, since_before: float) -> list[HeldJob]:
         """Take out all that are held since a moment before that, by the monotonic clock."""
         taken = [held for held in self._jobs if held.since <= since_before]
         self._jobs = deque(held for held in self._jobs if held.since > since_before)
         return taken
+
+    def take_all_but(self, n: int) -> list[HeldJob]:
+        """Take out all but the first *n*."""
+        left = list(self._jobs)
+        self._jobs = deque(left[:n])
+        return left[n:]
 
     def drop(self, lost: Collection[Fence]) -> list[Fence]:
         """Drop those with claims that were lost; return the claims of those."""

@@ -1,6 +1,7 @@
 """When a pool looks at the queue: at once when it has a reason to, and now and then without one."""
 
 import time
+from datetime import timedelta
 from typing import Final
 
 _NEVER_LOOKED: Final = 0.0
@@ -45,11 +46,12 @@ class Looks:
         """Note that a look, begun when there were so many reasons, has found all that was there."""
         self._heeded = max(self._heeded, reasons)
 
-    def expect_within(self, seconds: float) -> None:
-        """Look again after *seconds* at the latest. Another look, at the same time, may know of something earlier."""
-        self._at = min(self._at, time.monotonic() + seconds)
+    def expect_within(self, delay: timedelta | None) -> None:
+        """Look again after *delay*, if any, at the latest: another look may know of an earlier moment."""
+        if delay is not None:
+            self._at = min(self._at, time.monotonic() + delay.total_seconds())
 
     def poll_every(self, seconds: float) -> None:
         """Look at least this often, from now on."""
         self._poll_seconds = min(self._poll_seconds, seconds)
-        self.expect_within(self._poll_seconds)
+        self._at = min(self._at, time.monotonic() + self._poll_seconds)

@@ -1,6 +1,7 @@
 """Outcomes on their way to the database, and where each of them is. Knows nothing of threads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from itertools import chain
 
 import attrs
@@ -35,6 +36,11 @@ class Outbox:
         """Whether all outcomes have reached the database."""
         return not (self.waiting or self._on_trips or self.locked)
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether outcomes wait for a trip, or are on one."""
+        return bool(self.waiting or self._on_trips)
+
     def fences(self) -> list[Fence]:
         """Return the claims of all outcomes."""
         return [kept.outcome.fence for kept in chain(self.waiting, *self._on_trips, self.locked)]
@@ -66,3 +72,8 @@ class Outbox:
         self._on_trips = [trip for trip in self._on_trips if trip is not carried]
         self.waiting[:0] = unsent
         self.locked += locked
+
+
+def shortest_delay(carried: Iterable[HandedIn]) -> timedelta | None:
+    """Return after which time the first of the jobs that are put off will be due; None when none is."""
+    return min((kept.outcome.delay for kept in carried if kept.outcome.delay is not None), default=None)

@@ -3,8 +3,9 @@
     python -m tests.benchmarks [ROW...] [--rounds 5] [--jobs 20000] [--json FILE] [--quick]
 
 A row is a family of works, all of which are done once in each round, in an order that changes; what is shown are
-medians over the rounds, and how far the rounds differ. One round before them does not count, unless works are long. It starts a PostgreSQL server of its own, with fsync on; with
-JOBQUEUE_TEST_DSN it uses that one. Progress goes to the standard error, the table to the standard output.
+medians over the rounds, and how far the rounds differ. One round before them does not count, unless the works are long
+or --quick is given. It starts a PostgreSQL server of its own, with fsync on; with JOBQUEUE_TEST_DSN it uses that one.
+Progress goes to the standard error, the table to the standard output.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from tests.benchmarks import machine
 from tests.benchmarks.race import ROUNDS, Race, Row, installed_peers
 from tests.benchmarks.rows.catalog import ROWS
 from tests.benchmarks.rows.scale import QUICK, Scale
-from tests.benchmarks.server import NotDurableError, running
+from tests.benchmarks.server import NotDurableError, Server, running
 from tests.benchmarks.table import LEGEND, Answers, Result, json_of, result_of, table_of
 
 _INTERRUPTED: Final = 130
@@ -35,12 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if refusal := next(_refusals(options), None):
         parser.error(refusal)
-    with ExitStack() as stack:
-        try:
-            server = stack.enter_context(running())
-        except NotDurableError as error:
-            parser.error(str(error))
-        return _measure(options, server)
+    try:
+        with ExitStack() as stack:
+            try:
+                server = stack.enter_context(running())
+            except NotDurableError as error:
+                parser.error(str(error))
+            return _measure(options, server)
+    except KeyboardInterrupt:  # before there was anything to show
+        return _INTERRUPTED
 
 
 def _refusals(options: argparse.Namespace) -> Iterator[str]:
@@ -78,8 +82,6 @@ def _measure(options: argparse.Namespace, server: Server) -> int:
     described = {**machine.description(server), "peers": peers, "rounds": rounds}
     _say(machine.text_of(described))
     measured = dict[str, Sequence[Result]]()
-    notes = race.failures
-    status = 0
     try:
         for name in options.rows or ROWS:
             row = ROWS[name](scale)
@@ -87,16 +89,16 @@ def _measure(options: argparse.Namespace, server: Server) -> int:
                 measured[name] = _results(row, answers, is_quick=options.quick)
             _say(table_of(measured[name]))
     except KeyboardInterrupt:
-        status = _INTERRUPTED
+        described["interrupted"] = True
     described["seconds"] = round(time.monotonic() - began_at)
     results = [result for of_row in measured.values() for result in of_row]
     parts = [f"{machine.text_of(described)}\nrounds      {rounds}", f"{table_of(results)}\n\n{LEGEND}", *race.failures]
-    if status == _INTERRUPTED:
+    if "interrupted" in described:
         parts.append("interrupted: what is missing was not measured")
     sys.stdout.write("\n\n".join(parts) + "\n")
     if options.json is not None:
         options.json.write_text(_as_json(described, results), encoding="utf-8")
-    return status or (1 if race.failures else 0)
+    return _INTERRUPTED if "interrupted" in described else int(bool(race.failures))
 
 
 def _results(row: Row, answers: Answers, *, is_quick: bool) -> Sequence[Result]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,9 +107,7 @@ class Race:
                 if number >= uncounted:
                     yield {name: given[uncounted:] for name, given in answers.items() if len(given) == number + 1}
 
-    def _run_one(
-        self, where: str, contestant: Contestant, stages: Mapping[str, str]
-    ) -> Sequence[Mapping[str, Any]]:
+    def _run_one(self, where: str, contestant: Contestant, stages: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
         began_at = time.monotonic()
         try:
             if contestant.stage is not None:
@@ -133,12 +131,13 @@ class Race:
 
 
 def _output_of(command: Sequence[str]) -> str:
-    """Run *command* in a process group of its own, of which nothing is left when it fails or is interrupted."""
+    """Run *command* in a process group of its own, which is killed when this is interrupted, or waits in vain."""
     with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, process_group=0) as process:
         try:
             output, _ = process.communicate(timeout=_PATIENCE)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)

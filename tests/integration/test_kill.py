@@ -5,7 +5,7 @@ import time
 import pytest
 
 import jobqueue_pg
-from jobqueue import JobBundle, JobDesc, State
+from jobqueue import Job, JobBundle, JobDesc, State
 from tests.fixtures.stores import assert_counts_true, fetch_all
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import wait_for_end
@@ -68,11 +68,17 @@ def test_what_a_killed_process_held_ahead_runs_elsewhere(processes, service, con
 
 
 def test_a_poison_job_is_failed_in_the_end(processes, service, connection):
-    """A job that kills every process that runs it is taken up max_rescues times, and then failed with the evidence."""
+    """A job that kills every process that runs it is taken up max_rescues times, and then failed with the evidence.
+
+    Those that its processes had claimed with it, and never began, are not.
+    """
     job = service.enqueue("poison", 1, max_retry_count=2)
+    service.add_jobs([Job.new("quick", number) for number in range(40)])
     begun = []
     for _ in range(4):
-        victim = processes.start(**MORTAL)
+        # Such as make a pool hold many of them ahead.
+        service.add_jobs([Job.new("quick", number, priority=1) for number in range(200)])
+        victim = processes.start(**{**MORTAL, "threads": 1}, batch_size=64)
         wait_until(lambda victim=victim: victim.has_ended, 15)
         begun.append(victim.pid)
     survivor = processes.start(**MORTAL)
@@ -85,6 +91,8 @@ def test_a_poison_job_is_failed_in_the_end(processes, service, connection):
     assert f":{begun[-1]}:" in evidence["claimed_by"]
     assert {"started_at", "worker_alive_at"} <= set(evidence)
     assert not survivor.has_ended
+    wait_until(lambda: fetch_all(connection, "select count(*) from worker.job where stopped_at is null") == [0], 15)
+    assert fetch_all(connection, 'select "type" from worker.job where error_msg is not null') == ["poison"]
 
 
 def test_a_process_that_wakes_up_too_late_changes_nothing(processes, service, connection):

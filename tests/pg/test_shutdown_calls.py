@@ -253,8 +253,8 @@ def interrupted_at(function, *, called_by=None):
 @pytest.mark.parametrize(
     ("call", "where"),
     [
-        ("stop", "_hand_back_held"),
-        ("finish", "_hand_back_held"),
+        ("stop", "take_all_but"),
+        ("finish", "take_all_but"),
         ("finish", "is_empty"),
         ("finish", "end"),
         ("finish", "thaw"),

@@ -1,14 +1,17 @@
 """What benchmarks make of figures: ratios, spreads, targets and the table. Nothing is measured here."""
 
 import argparse
+from contextlib import contextmanager
 
+import attrs
 import pytest
 
+from tests.benchmarks.__main__ import main
 from tests.benchmarks.contract import percentiles
-from tests.benchmarks.race import Contestant
+from tests.benchmarks.race import Contestant, Race, Row
 from tests.benchmarks.rows.catalog import ROWS
 from tests.benchmarks.rows.scale import QUICK, Scale
-from tests.benchmarks.server import url_of
+from tests.benchmarks.server import NotDurableError, Server, url_of
 from tests.benchmarks.table import (
     Line,
     at_least,
@@ -18,7 +21,6 @@ from tests.benchmarks.table import (
     per_job,
     rate,
     result_of,
-    share,
     table_of,
     value_of,
 )
@@ -26,6 +28,29 @@ from tests.benchmarks.table import (
 
 def drains(*seconds: float) -> list[dict[str, float]]:
     return [{"seconds": each, "jobs": 1200} for each in seconds]
+
+
+@attrs.frozen
+class Answering(Contestant):
+    """A program that answers at once, or fails."""
+
+    module: str = "contestants.any"
+    work: str = "any"
+    fails: bool = False
+
+    def command(self, python, dsn):
+        return [python, "-c", "raise SystemExit(1)" if self.fails else "print('{\"jobs\": 1}')"]
+
+
+class Nowhere(Server):
+    """A server whose databases nobody looks into."""
+
+    @contextmanager
+    def fresh_database(self):
+        yield ""
+
+
+NOWHERE = Nowhere("", "18", {})
 
 
 BESIDE = Line(work="drain", ours="ours", reference="floor", measure=rate, target=at_least(0.7))
@@ -101,16 +126,84 @@ def test_what_is_stored_has_every_round():
     assert (stored["compared"], stored["target"], stored["met"]) == (0.75, ">= 0.7", True)
 
 
+@pytest.mark.parametrize(
+    ("enough", "rounds", "judged"), [(None, 4, False), (None, 5, True), (3, 2, False), (3, 3, True)]
+)
+def test_a_target_is_judged_after_enough_rounds(enough, rounds, judged):
+    """What few rounds say is shown, without a word on whether that is good."""
+    row = Row(name="drain", contestants=[], lines=[BESIDE], rounds_enough=enough)
+    [line] = row.judged_after(rounds)
+    result = result_of(line, {"ours": drains(1), "floor": drains(1)})
+    assert result is not None
+    stored = json_of(result)
+    assert (stored["compared"], stored["target"], stored["met"]) == (1, *((">= 0.7", True) if judged else (None, None)))
+
+
+def test_the_round_that_warms_up_does_not_count():
+    """Neither in the figures nor among the rounds that are told of; who fails in it is left out."""
+    lines = list[str]()
+    race = Race(server=NOWHERE, rounds=2, peers={}, peers_python="", say=lines.append)
+    row = Row(name="some", contestants=[Answering("good"), Answering("bad", fails=True)], lines=[])
+    assert list(race.run(row)) == [{"good": [{"jobs": 1}]}, {"good": [{"jobs": 1}, {"jobs": 1}]}]
+    assert [line.partition(":")[0] for line in lines if "good" in line] == [
+        "some, warm-up",
+        "some, round 1 of 2",
+        "some, round 2 of 2",
+    ]
+    assert len(race.failures) == 1
+
+
+def test_long_works_are_not_warmed_up():
+    """They have as many rounds as are enough, and these are all that there is."""
+    lines = list[str]()
+    race = Race(server=NOWHERE, rounds=5, peers={}, peers_python="", say=lines.append)
+    row = Row(name="long", contestants=[Answering("good")], lines=[], rounds_enough=1)
+    assert list(race.run(row)) == [{"good": [{"jobs": 1}]}]
+    assert lines[0].startswith("long, round 1 of 1: good")
+
+
+@pytest.mark.parametrize(
+    ("refused", "why"),
+    [
+        (["--rounds", "0"], "--rounds is at least 1, not 0"),
+        (["--jobs", "-5"], "--jobs is at least 1, not -5"),
+        (["--json", "/nowhere/figures.json"], "/nowhere/figures.json is no file"),
+        (["--json", "/"], "/ is no file"),
+        (["--peers-python", "/nowhere/python"], "--peers-python cannot be run"),
+        (["sprint"], "there is no row sprint"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_runs(refused, why, capsys):
+    """Nobody waits for an hour to hear of it."""
+    with pytest.raises(SystemExit) as ended:
+        main(refused)
+    assert ended.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_server_that_could_forget_is_refused(monkeypatch, capsys):
+    """Its figures would be worth nothing."""
+
+    def running():
+        raise NotDurableError("the server is not durable")
+
+    monkeypatch.setattr("tests.benchmarks.__main__.running", running)
+    with pytest.raises(SystemExit) as ended:
+        main(["drain"])
+    assert ended.value.code == 2
+    assert "not durable" in capsys.readouterr().err
+
+
 def test_figures_have_three_digits():
     """No more than can be believed."""
     assert [number(value) for value in (0.08986, 4.5684, 99.94, 28_425.4)] == ["0.0899", "4.57", "99.9", "28,425"]
 
 
 def test_measures_of_an_answer():
-    """Per job, and as a share."""
-    answer = {"jobs": 200, "commits": 3, "hot": 1, "updates": 4}
+    """Per job, and as it is."""
+    answer = {"jobs": 200, "commits": 3, "p50": 0.25}
     assert per_job("commits", 1000)(answer) == 15
-    assert share("hot", "updates")(answer) == 25
+    assert value_of("p50", 1000)(answer) == 250
 
 
 def test_percentiles_are_values_that_were_measured():

@@ -12,7 +12,7 @@ import pytest
 from jobqueue.errors import UnavailableError
 from jobqueue.health import Health
 from jobqueue.models import Job
-from jobqueue.outcomes import Outcome, OutcomeKind, RunError
+from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, RunError
 from jobqueue.settings import WorkerSettings
 from jobqueue.worker import dispatcher
 from jobqueue.worker.carrier import Carrier
@@ -526,3 +526,36 @@ def test_nothing_is_saved_while_a_job_runs(rig):
     rig.dispatcher.carry_overdue(0.0)
     assert rig.dispatcher.wait_until_saved(5)
     assert [outcome.kind for outcome in rig.store.saved] == [OutcomeKind.RELEASED]
+
+
+# --- jobs that may have killed a process
+
+
+def test_a_suspect_runs_with_nothing_held_beside_it(batching):
+    """What comes with a job that was rescued is handed back and saved before that starts; while it runs nothing is held."""
+    [suspect] = batching.add()
+    batching.store.claim_jobs(["t"], 1, Claimant(name="dead", lease=timedelta(microseconds=1)))
+    wait_until(lambda: batching.store.reap_jobs(timedelta(microseconds=1), 3))
+    batching.add(60)
+    batching.dispatcher._demand.note_duration(0.001)
+    given = batching.ask().result(5)
+    assert given == suspect
+    assert batching.dispatcher.kept_fences() == []
+    assert [job.id for job in batching.store.jobs.values() if job.started] == [suspect.id]
+    other = batching.ask().result(5)
+    batching.dispatcher.hand_in(Outcome.finished(other), 0.001)
+    other = batching.ask().result(5)
+    assert batching.dispatcher.kept_fences() == []
+    for job in (given, other):
+        batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
+    assert batching.ask().result(5) is not None
+    assert len(batching.dispatcher.kept_fences()) >= 18
+
+
+def test_the_keeper_claims_nothing_for_nobody(batching):
+    """While all workers are busy, what the keeper carries is not exchanged for jobs that nobody would start."""
+    held_ahead(batching)
+    assert batching.dispatcher.hand_back(longer_than=0.0) > 0
+    claims = sum(batching.store.limits)
+    batching.dispatcher.carry_overdue(longer_than=0.0)
+    assert sum(batching.store.limits) == claims

@@ -25,7 +25,7 @@ from tests.integration.chaos_parts.recorder import Recorder
 _SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_connections": "200"}
 # Below the ports that connections get by themselves, one of which could take ours while the server is down.
 _PORTS = range(20_000, 30_000)
-_THREADS_AND_BATCHES = ((4, 1), (6, 16), (3, 64))
+_THREADS_AND_BATCHES = ((4, 64), (6, 64), (3, 64))
 _SMART_PATIENCE = 1.0
 PATIENCE = 60.0
 
