@@ -11,4 +11,5 @@ pytest_plugins = [
     "tests.fixtures.stages",
     "tests.fixtures.effects",
     "tests.fixtures.pgbouncer",
+    "tests.fixtures.rig",
 ]

@@ -2,94 +2,20 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent import futures
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from jobqueue.errors import UnavailableError
-from jobqueue.health import Health
-from jobqueue.models import Job
-from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, RunError
-from jobqueue.settings import WorkerSettings
-from jobqueue.worker import dispatcher
-from jobqueue.worker.carrier import Carrier
-from jobqueue.worker.contact import Contact
-from jobqueue.worker.demand import Demand
-from jobqueue.worker.dispatcher import MAX_TRIPS, Dispatcher
-from jobqueue.worker.lost_claims import LostClaims
+from jobqueue.outcomes import Outcome, OutcomeKind, RunError
+from jobqueue.worker.dispatcher import MAX_TRIPS
 from jobqueue.worker.outbox import HandedIn
-from tests.fixtures.gated_worker_store import GatedWorkerStore
 from tests.fixtures.waiting import wait_until
 
 LONG = timedelta(seconds=30)
 NO_TIME = 1e-6
 ERROR = RunError(message="no luck")
-
-
-class Rig:
-    """A dispatcher, the store under it, and workers that do nothing but ask for jobs."""
-
-    def __init__(self, batch_size: int = 1, poll_interval: timedelta = LONG) -> None:
-        self.store = GatedWorkerStore()
-        settings = WorkerSettings(batch_size=batch_size, poll_interval=poll_interval)
-        health = Health()
-        contact = Contact(health.vital("workers"), settings.dead_for)
-        carrier = Carrier(
-            self.store,
-            settings,
-            name="test",
-            contact=contact,
-            lost_claims=LostClaims(health, self.store, settings.dead_for),
-            health=health,
-        )
-        demand = Demand(("t",), lambda _: False, settings)
-        self.dispatcher = Dispatcher(carrier, demand, settings, contact)
-        self._workers = ThreadPoolExecutor(16)
-
-    def add(self, n: int = 1, **options) -> list[Job]:
-        jobs = [Job.new("t", number, **options) for number in range(n)]
-        self.store.add(*jobs)
-        return jobs
-
-    def ask(self) -> "Future[Job | None]":
-        """Have a worker ask for a job."""
-        return self._workers.submit(self.dispatcher.next_job)
-
-    def ask_all(self, n: int) -> "list[Future[Job | None]]":
-        """Have *n* workers ask, and wait until the queue was looked at and all of them wait."""
-        asked = [self.ask() for _ in range(n)]
-        wait_until(lambda: self.dispatcher._idle == n and not self.dispatcher._trips)
-        wait_until(lambda: len(self.dispatcher._worker_wanted._waiters) == n)
-        return asked
-
-    def end(self) -> None:
-        self.store.open_gate.set()
-        self.dispatcher.abandon()
-        self._workers.shutdown()
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    made = Rig()
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def batching() -> Iterator[Rig]:
-    made = Rig(batch_size=64)
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def polling() -> Iterator[Rig]:
-    made = Rig(poll_interval=timedelta(milliseconds=50))
-    yield made
-    made.end()
 
 
 def test_one_trip_carries_the_outcome_out_and_the_next_job_in(rig):
@@ -139,37 +65,6 @@ def test_outcomes_handed_in_during_a_trip_go_with_the_next_one(rig):
     rig.store.open_gate.set()
     wait_until(lambda: len(rig.store.saved) == len(claimed))
     assert len(rig.store.limits) - before <= MAX_TRIPS + 2
-
-
-def end_two_jobs(batching: Rig) -> None:
-    """Have two workers end their jobs, the second while the first one is on a trip, which waits for its gate."""
-    asked = batching.ask_all(3)
-    batching.add(2)
-    batching.dispatcher.ring()
-    wait_until(lambda: sum(future.done() for future in asked) == 2)
-    jobs = [future.result() for future in asked if future.done()]
-    batching.store.open_gate.clear()
-    for job in jobs:
-        assert job is not None
-        batching.dispatcher.hand_in(Outcome.finished(job), 1.0)
-        batching.ask()
-        wait_until(lambda: batching.store.travelling == 1)
-
-
-def test_few_outcomes_go_with_the_next_trip(batching, monkeypatch):
-    """While a trip is under way, an outcome waits for it to come back: two small trips cost more than one."""
-    monkeypatch.setattr(dispatcher, "_SECONDS_TO_COMBINE", 60.0)
-    end_two_jobs(batching)
-    wait_until(lambda: len(batching.dispatcher._worker_wanted._waiters) == 2)
-    batching.store.open_gate.set()
-    wait_until(lambda: len(batching.store.saved) == 2)
-    assert batching.store.most_travelling == 1
-
-
-def test_few_outcomes_do_not_wait_for_long(batching):
-    """After a few milliseconds a second trip carries them, whatever the first one waits for."""
-    end_two_jobs(batching)
-    wait_until(lambda: batching.store.travelling == 2)
 
 
 def test_no_job_is_started_while_an_outcome_waits(rig):
@@ -346,63 +241,6 @@ def test_an_error_that_no_store_may_raise_loses_nothing(rig):
     assert rig.dispatcher.wait_until_saved(5)
 
 
-def test_look_ahead_is_about_20_ms_of_work(batching):
-    """Jobs are held ahead in proportion to how short they are: 20 of 1 ms each, none before that is known."""
-    batching.add(200)
-    job = batching.ask().result(5)
-    assert batching.store.limits[-1] == 1
-    batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
-    batching.ask().result(5)
-    assert 20 <= batching.store.limits[-1] <= 22
-
-
-def test_look_ahead_never_exceeds_the_batch_size(batching):
-    """Of jobs that take no time at all, no more than a batch is held."""
-    batching.add(500)
-    for _ in range(300):
-        batching.dispatcher.hand_in(Outcome.finished(batching.ask().result(5)), 0.0)
-        assert len(batching.dispatcher._held) <= 64
-    assert max(batching.store.limits) == 64
-
-
-def test_nothing_is_held_ahead_while_jobs_are_long(batching):
-    """Handlers that take longer than 20 ms get their jobs one by one."""
-    batching.add(20)
-    for _ in range(5):
-        batching.dispatcher.hand_in(Outcome.finished(batching.ask().result(5)), 0.5)
-    assert set(batching.store.limits) == {1}
-
-
-def held_ahead(batching: Rig) -> Job:
-    """Have 20 jobs held ahead, and return one that a worker runs."""
-    batching.add(60)
-    batching.dispatcher.hand_in(Outcome.finished(batching.ask().result(5)), 0.001)
-    job = batching.ask().result(5)
-    assert len(batching.dispatcher.kept_fences()) >= 18
-    return job
-
-
-def test_what_is_held_for_too_long_is_handed_back(batching):
-    """Jobs that no worker came for are released, by a trip of the keeper."""
-    held_ahead(batching)
-    held = batching.dispatcher.kept_fences()
-    assert batching.dispatcher.hand_back(longer_than=60) == 0
-    assert batching.dispatcher.hand_back(longer_than=0) == len(held)
-    batching.dispatcher.carry_overdue(longer_than=0)
-    released = {outcome.fence for outcome in batching.store.saved if outcome.kind is OutcomeKind.RELEASED}
-    assert released == set(held)
-
-
-def test_an_overdue_outcome_is_carried_without_a_worker(batching):
-    """An outcome that waits while all workers run long jobs is carried by the keeper, once it is overdue."""
-    job = held_ahead(batching)
-    batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
-    batching.dispatcher.carry_overdue(longer_than=60)
-    assert job.id not in {outcome.fence.job_id for outcome in batching.store.saved}
-    batching.dispatcher.carry_overdue(longer_than=0)
-    assert job.id in {outcome.fence.job_id for outcome in batching.store.saved}
-
-
 def test_jobs_that_the_keeper_brings_wake_workers(rig):
     """A trip by somebody who runs no jobs wakes a worker for each job that it brings."""
     rig.add()
@@ -412,39 +250,6 @@ def test_jobs_that_the_keeper_brings_wake_workers(rig):
     rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
     rig.dispatcher.carry_overdue(longer_than=0)
     assert asked.result(3) is not None
-
-
-def test_whatever_no_worker_runs_is_kept(batching):
-    """Jobs held ahead, and outcomes handed in or on their way, are beaten for by the keeper; running jobs are not."""
-    job = held_ahead(batching)
-    assert job.fence not in batching.dispatcher.kept_fences()
-    batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
-    assert job.fence in batching.dispatcher.kept_fences()
-    batching.store.open_gate.clear()
-    carrying = threading.Thread(target=batching.dispatcher.carry_overdue, args=(0,))
-    carrying.start()
-    wait_until(lambda: batching.store.travelling == 1)
-    assert job.fence in batching.dispatcher.kept_fences()
-    batching.store.open_gate.set()
-    carrying.join()
-    assert job.fence not in batching.dispatcher.kept_fences()
-
-
-def test_held_jobs_whose_claims_were_lost_are_not_started(batching):
-    """A held job that somebody else has taken is dropped."""
-    held_ahead(batching)
-    held = batching.dispatcher.kept_fences()
-    assert batching.dispatcher.drop(held[:3]) == held[:3]
-    assert batching.dispatcher.kept_fences() == held[3:]
-
-
-def test_closing_hands_back_what_is_held(batching):
-    """After close nothing is started, held jobs are released, and workers end when that is saved."""
-    held_ahead(batching)
-    held = set(batching.dispatcher.kept_fences())
-    batching.dispatcher.close()
-    assert batching.ask().result(5) is None
-    assert held <= {outcome.fence for outcome in batching.store.saved if outcome.kind is OutcomeKind.RELEASED}
 
 
 def test_jobs_that_come_in_while_closing_are_handed_back(rig):
@@ -526,36 +331,3 @@ def test_nothing_is_saved_while_a_job_runs(rig):
     rig.dispatcher.carry_overdue(0.0)
     assert rig.dispatcher.wait_until_saved(5)
     assert [outcome.kind for outcome in rig.store.saved] == [OutcomeKind.RELEASED]
-
-
-# --- jobs that may have killed a process
-
-
-def test_a_suspect_runs_with_nothing_held_beside_it(batching):
-    """What comes with a job that was rescued is handed back and saved before that starts; while it runs nothing is held."""
-    [suspect] = batching.add()
-    batching.store.claim_jobs(["t"], 1, Claimant(name="dead", lease=timedelta(microseconds=1)))
-    wait_until(lambda: batching.store.reap_jobs(timedelta(microseconds=1), 3))
-    batching.add(60)
-    batching.dispatcher._demand.note_duration(0.001)
-    given = batching.ask().result(5)
-    assert given == suspect
-    assert batching.dispatcher.kept_fences() == []
-    assert [job.id for job in batching.store.jobs.values() if job.started] == [suspect.id]
-    other = batching.ask().result(5)
-    batching.dispatcher.hand_in(Outcome.finished(other), 0.001)
-    other = batching.ask().result(5)
-    assert batching.dispatcher.kept_fences() == []
-    for job in (given, other):
-        batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
-    assert batching.ask().result(5) is not None
-    assert len(batching.dispatcher.kept_fences()) >= 18
-
-
-def test_the_keeper_claims_nothing_for_nobody(batching):
-    """While all workers are busy, what the keeper carries is not exchanged for jobs that nobody would start."""
-    held_ahead(batching)
-    assert batching.dispatcher.hand_back(longer_than=0.0) > 0
-    claims = sum(batching.store.limits)
-    batching.dispatcher.carry_overdue(longer_than=0.0)
-    assert sum(batching.store.limits) == claims
