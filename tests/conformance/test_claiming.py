@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -237,8 +238,17 @@ def test_a_claim(backend: Backend) -> None:
 def test_a_claim_without_beats(backend: Backend) -> None:
     """A worker that does not beat leaves worker_alive_at empty."""
     backend.add(make_job())
-    job = backend.claim_one(claimant=Claimant(name="n", lease=SECOND, beats=False))
-    assert (job.worker_alive_at, job.started_at) == (None, START)
+    claimed = backend.claim_one(claimant=Claimant(name="n", lease=SECOND, beats=False))
+    for job in (claimed, backend.read(claimed)):
+        assert (job.worker_alive_at, job.started_at) == (None, START)
+
+
+def test_a_claimed_job_is_as_its_row(backend: Backend) -> None:
+    """What a claim brings is what whoever reads the job sees."""
+    backend.add(make_job(max_retry_count=1))
+    backend.save(Outcome.retry(backend.claim_one(), ERROR, delay=timedelta(0)))
+    claimed = backend.claim_one()
+    assert attrs.asdict(claimed) == attrs.asdict(backend.read(claimed))
 
 
 def test_claims_differ(backend: Backend) -> None:
