@@ -134,13 +134,19 @@ def test_closing_hands_back_what_is_held(batching):
     assert held <= {outcome.fence for outcome in batching.store.saved if outcome.kind is OutcomeKind.RELEASED}
 
 
-def test_a_suspect_runs_with_nothing_held_beside_it(batching):
-    """What comes with a job that was rescued is handed back, and saved before that starts; then nothing is held."""
+def add_suspect(batching: Rig) -> Job:
+    """Add a job that was taken up from a dead worker, with others behind it, where jobs are short."""
     [suspect] = batching.add()
     batching.store.claim_jobs(["t"], 1, Claimant(name="dead", lease=timedelta(microseconds=1)))
     wait_until(lambda: batching.store.reap_jobs(timedelta(microseconds=1), 3))
     batching.add(60)
     batching.dispatcher._demand.note_duration(0.001)
+    return suspect
+
+
+def test_a_suspect_runs_with_nothing_held_beside_it(batching):
+    """What comes with a job that was rescued is handed back, and saved before that starts; then nothing is held."""
+    suspect = add_suspect(batching)
     given = batching.ask().result(5)
     assert given == suspect
     assert batching.dispatcher.kept_fences() == []
@@ -153,6 +159,20 @@ def test_a_suspect_runs_with_nothing_held_beside_it(batching):
         batching.dispatcher.hand_in(Outcome.finished(job), 0.001)
     assert batching.ask().result(5) is not None
     assert len(batching.dispatcher.kept_fences()) >= 18
+
+
+def test_a_suspect_waits_for_what_is_on_its_way(batching):
+    """While what was handed back beside it is not saved, no other worker starts the suspect either."""
+    suspect = add_suspect(batching)
+    saving = threading.Event()
+    batching.store.gates.extend([batching.store.open_gate, saving])
+    asked = [batching.ask()]
+    wait_until(lambda: batching.store.travelling == 1 and not batching.store.gates)
+    asked.append(batching.ask())
+    wait_until(lambda: len(batching.dispatcher._alarms) == 1)
+    assert not any(future.done() for future in asked)
+    saving.set()
+    assert suspect in [future.result(5) for future in asked]
 
 
 def test_the_keeper_claims_nothing_for_nobody(batching):
