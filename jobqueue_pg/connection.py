@@ -15,6 +15,7 @@ from jobqueue.patience import seconds_to_answer
 _T = TypeVar("_T")
 
 _SECONDS_TO_SET_UP: Final = 10.0
+_LAST_WORDS: Final = ("FATAL", "PANIC")
 
 
 def _tell_nobody(error: Exception | None) -> None:
@@ -30,6 +31,8 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
     answer_within: float = _SECONDS_TO_SET_UP
     """How many seconds an answer may take, if its caller is not less patient: see jobqueue.patience."""
+
+    _heard_last_words: bool = False
 
     opened_at: float = -inf
     """When it was made, by the monotonic clock."""
@@ -53,6 +56,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
         tell(None)
         connection.opened_at = time.monotonic()
         connection.took_writes = connection.takes_writes
+        connection.listen_for_last_words()
         return connection
 
     @property
@@ -70,12 +74,22 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
     def is_alive(self) -> bool:
         """Whether nothing has come so far that says otherwise; the server is not asked."""
         try:
-            # The first may read the server's last words, and only the second finds that nothing follows them.
+            # The first may read the server's last words, and only the second finds that nothing follows them. Between
+            # the two the server may take its time: so the words are listened to as well.
             self.pgconn.consume_input()
             self.pgconn.consume_input()
+            self.pgconn.is_busy()
         except psycopg.OperationalError:
             return False
-        return True
+        return not self._heard_last_words
+
+    def listen_for_last_words(self) -> None:
+        """Have ``is_alive`` know what the server says when it ends the session, while nobody has asked it anything."""
+        self.add_notice_handler(self._heed_notice)
+
+    def _heed_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized in _LAST_WORDS:
+            self._heard_last_words = True
 
     def discard(self) -> None:
         """Close it, whatever state it is in, and whoever it belongs to."""

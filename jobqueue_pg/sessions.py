@@ -100,6 +100,7 @@ class Session(BoundedConnection):
                 setattr(self, name, value)
         self._adapters = None
         self._notice_handlers.clear()
+        self.listen_for_last_words()
         self._notify_handlers.clear()
 
 
