@@ -56,7 +56,8 @@ class Fence:
     claim_id: UUID = attrs.field(hash=False)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+# Without slots, the many attributes of what is frozen are set in two thirds of the time.
+@attrs.frozen(kw_only=True, eq=False, slots=False)
 class Job:
     """One job as it was when it was read; before that, as it is to be added. Jobs are equal when their ids are.
 
@@ -280,9 +281,7 @@ class JobBundle:
         described = [_checked_desc(desc) for desc in descs]
         if not described:
             raise InvalidJobError("a bundle needs at least one job: an empty one could never complete", field="descs")
-        jobs = tuple(
-            attrs.evolve(_job_of(desc, origin, start_at, max_payload_bytes), bundle_id=bundle_id) for desc in described
-        )
+        jobs = tuple(_job_of(desc, origin, start_at, max_payload_bytes, bundle_id=bundle_id) for desc in described)
         return cls(
             id=bundle_id,
             type=check_name("type", type),
@@ -366,12 +365,14 @@ def _checked_desc(desc: object) -> JobDesc:
 
 def _settled(desc: JobDesc, origin: str | None, max_payload_bytes: int) -> JobDesc:
     """Check a description that becomes a job only later, and spell out what it leaves open."""
-    job = _job_of(_checked_desc(desc), origin, None, max_payload_bytes)
+    job = _job_of(_checked_desc(desc), origin, None, max_payload_bytes, bundle_id=None)
     return attrs.evolve(desc, payload=RawJSON(job.payload_json), type=job.type, origin=job.origin)
 
 
-def _job_of(desc: JobDesc, origin: str | None, start_at: datetime | None, max_payload_bytes: int) -> Job:
-    return Job.new(
+def _job_of(
+    desc: JobDesc, origin: str | None, start_at: datetime | None, max_payload_bytes: int, *, bundle_id: UUID | None
+) -> Job:
+    job = Job.new(
         desc.type,
         desc.payload,
         origin=desc.origin if desc.origin is not None else origin,
@@ -380,3 +381,6 @@ def _job_of(desc: JobDesc, origin: str | None, start_at: datetime | None, max_pa
         max_retry_count=desc.max_retry_count,
         max_payload_bytes=max_payload_bytes,
     )
+    # By evolve() it would be made twice; and nobody has seen it yet.
+    object.__setattr__(job, "bundle_id", bundle_id)
+    return job

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 from uuid import UUID
 
 import attrs
@@ -192,9 +192,25 @@ SilenceCounts = Callable[[datetime], bool]
 """Whether claims that are silent at a moment, by the backend's clock, may be taken for abandoned."""
 
 
+IN_DOUBT_AFTER: Final = 2 / 3
+"""Of the time after which a claim is silent: whoever beats, does so every third of it."""
+
+
 def always_counts(_: datetime) -> bool:
     """Count all silence."""
     return True
+
+
+@attrs.frozen(kw_only=True)
+class Round:
+    """What one round of maintenance has done, and what it leaves to do."""
+
+    rescues: tuple[Rescue, ...] = ()
+    """The jobs that were taken up."""
+    is_urgent: bool = False
+    """Whether the next one should come soon: a claim has missed beats, or some of long ago were not looked at yet."""
+    has_succeeded_bundles: bool = True
+    """Whether there is something for ``delete_succeeded_bundles``, or nobody has asked."""
 
 
 class WorkerStore(Protocol):
@@ -236,20 +252,27 @@ class WorkerStore(Protocol):
         ...
 
     def reap_jobs(
-        self,
-        dead_for: timedelta,
-        max_rescues: int,
-        *,
-        if_counts: SilenceCounts = always_counts,
-        gradually: bool = False,
+        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
     ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer.
 
         A job that was taken up again *max_rescues* times already is failed instead. Nothing is done unless *if_counts*,
         given the moment at which the claims are judged, says that silence counts.
+        """
+        ...
 
-        *gradually* is for who calls again and again, one call at a time: each is short, however many jobs there are. It
-        judges the claims that were made since about the first call, and goes on looking for those that are older.
+    def make_round(
+        self,
+        dead_for: timedelta,
+        max_rescues: int,
+        *,
+        kept_for: timedelta | None = None,
+        if_counts: SilenceCounts = always_counts,
+    ) -> Round:
+        """Do what ``reap_jobs`` does bit by bit, for who calls again and again: one call at a time, each minute or so.
+
+        Each is short, however many jobs there are. It judges the claims that were made since about the first call, and
+        goes on looking for those that are older. With *kept_for* it looks for bundles to be deleted, too.
         """
         ...
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, LiteralString
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.errors import UniqueViolation
@@ -36,16 +37,21 @@ class Adding:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._may_copy: bool | None = None
+        self._callers_may_copy = WeakKeyDictionary[_Connection, bool]()
 
     def add_job(self, job: Job, *, delay: timedelta | None, notify: bool, connection: object) -> None:
         """Add a job that has an origin. Raises DuplicateJobError."""
         statement = queries.ADD_JOB if notify else queries.ADD_JOB_QUIETLY
-        self._execute([(statement, rows.job_parameters(job, delay))], _joined(connection), [job])
+        parameters = rows.job_parameters(job, delay)
+        callers = _joined(connection)
+        run = self._database.run if callers is None else self._database.execute
+        self._perform(lambda lent: run(lent, statement, parameters), callers, [job], is_one_statement=True)
 
     def add_jobs(self, jobs: Sequence[Job], *, notify: bool, connection: object) -> None:
         """Add jobs that have an origin. Raises DuplicateJobError."""
         callers = _joined(connection)
-        if _copies(jobs, callers):
+        if self._copies(jobs, callers):
             self._copy(None, jobs, callers, notify=notify)
         else:
             self._execute(_adding(jobs, notify=notify), callers, jobs)
@@ -53,13 +59,32 @@ class Adding:
     def add_bundle(self, bundle: JobBundle, *, notify: bool, connection: object) -> None:
         """Add a bundle with its members. Raises DuplicateJobError."""
         callers = _joined(connection)
-        if _copies(bundle.jobs, callers):
+        if self._copies(bundle.jobs, callers):
             self._copy(bundle, bundle.jobs, callers, notify=notify)
         else:
             (_, first), *others = _adding(bundle.jobs, notify=notify)
             statement = queries.ADD_BUNDLE if notify else queries.ADD_BUNDLE_QUIETLY
             statements: list[_Statement] = [(statement, {**rows.bundle_parameters(bundle), **first}), *others]
             self._execute(statements, callers, [bundle, *bundle.jobs])
+
+    def _copies(self, jobs: Sequence[Job], callers: _Connection | None) -> bool:
+        """Return whether jobs are to be added by COPY: not within a pipeline, nor under row-level security."""
+        if len(jobs) < _LEAST_JOBS_TO_COPY:
+            return False
+        if callers is None:
+            if self._may_copy is None:
+                self._may_copy = self._database.perform(self._is_copied_to)
+            return self._may_copy
+        with translate_errors():
+            if callers.info.pipeline_status != PipelineStatus.OFF or callers.info.encoding != _ENCODING_TO_COPY_IN:
+                return False
+            if (may_copy := self._callers_may_copy.get(callers)) is None:
+                may_copy = self._callers_may_copy[callers] = self._is_copied_to(callers)
+            return may_copy
+
+    def _is_copied_to(self, connection: _Connection) -> bool:
+        where = {"schema": self._database.schema}
+        return self._database.execute(connection, queries.HAS_ROW_SECURITY, where).fetchone() != (True,)
 
     def _execute(
         self, statements: Sequence[_Statement], callers: _Connection | None, added: Iterable[Job | JobBundle]
@@ -97,7 +122,7 @@ class Adding:
 
     def _perform(
         self,
-        work: Callable[[_Connection], None],
+        work: Callable[[_Connection], object],
         callers: _Connection | None,
         added: Iterable[Job | JobBundle],
         *,
@@ -121,20 +146,12 @@ def _joined(connection: object) -> _Connection | None:
     return None if connection is None else joined(connection)
 
 
-def _copies(jobs: Sequence[Job], callers: _Connection | None) -> bool:
-    """Return whether jobs are to be added by COPY, which cannot be done within a pipeline of the caller's."""
-    if len(jobs) < _LEAST_JOBS_TO_COPY or callers is None:
-        return len(jobs) >= _LEAST_JOBS_TO_COPY
-    with translate_errors():
-        return callers.info.pipeline_status == PipelineStatus.OFF and callers.info.encoding == _ENCODING_TO_COPY_IN
-
-
 def _adding(jobs: Sequence[Job], *, notify: bool) -> list[_Statement]:
     statement = queries.ADD_JOBS if notify else queries.ADD_JOBS_QUIETLY
     return [(statement, {"jobs": text}) for text in rows.job_recordsets(jobs)]
 
 
-def _perform_on(callers: _Connection, work: Callable[[_Connection], None], *, is_one_statement: bool) -> None:
+def _perform_on(callers: _Connection, work: Callable[[_Connection], object], *, is_one_statement: bool) -> None:
     with translate_errors():
         if is_one_statement:
             work(callers)

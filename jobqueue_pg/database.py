@@ -15,7 +15,7 @@ from jobqueue.threads import Backoff
 from jobqueue_pg.errors import ROLLED_BACK, translate_errors
 from jobqueue_pg.pool import Pool
 from jobqueue_pg.rows import Row
-from jobqueue_pg.sessions import READ_COMMITTED
+from jobqueue_pg.sessions import READ_COMMITTED, Session
 
 _TIMES_TO_TRY: Final = 4
 _FIRST_PAUSE: Final = 0.02
@@ -75,6 +75,18 @@ class Database:
         seconds = seconds_to_connect(self.pool.timeout)
         with self.pool.connection(seconds, isolation=isolation) as connection:
             return work(connection)
+
+    def run(
+        self, connection: "Connection[Any]", statement: LiteralString, parameters: Mapping[str, str | None]
+    ) -> None:
+        """Run one statement that is run very often, and whose rows nobody reads, on a *connection* of the pool."""
+        if not (isinstance(connection, Session) and connection.prepares):
+            self.execute(connection, statement, parameters)
+            return
+        ready = self._statement(statement)
+        now = self.now()
+        values = {"now": None if now is None else now.isoformat(), **parameters}
+        connection.run_repeatedly(ready.text, [values[name] for name in ready.names])
 
     def execute(
         self, connection: "Connection[Any]", statement: LiteralString, parameters: Parameters

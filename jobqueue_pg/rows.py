@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +18,7 @@ _MAX_JOBS_IN_STATEMENT: Final = 10_000
 _MAX_BYTES_IN_STATEMENT: Final = 32 * MAX_PAYLOAD_BYTES
 _CHARACTERS_IN_BLOCK: Final = 65_536
 _NULL: Final = r"\N"
+_NAMES_TO_REMEMBER: Final = 256
 _MAX_DELAY_SECONDS: Final = 100 * 365 * 86_400.0
 _KINDS: Final = {kind: f',"kind":"{kind.value}"' for kind in OutcomeKind}
 
@@ -121,17 +123,17 @@ def rescue_of_row(row: Row) -> Rescue:
     return Rescue(job_id=row[0], job_type=row[1], claimed_by=row[2], rescue_count=row[3], failed=row[4])
 
 
-def job_parameters(job: Job, delay: timedelta | None) -> dict[str, object]:
-    """Return the parameters of ADD_JOB."""
+def job_parameters(job: Job, delay: timedelta | None) -> dict[str, str | None]:
+    """Return the parameters of ADD_JOB, as texts: so they need no adapting, and are of one type whatever they are."""
     return {
-        "id": job.id,
+        "id": job.id.hex,
         "type": job.type,
         "payload": job.payload_json,
-        "priority": job.priority,
+        "priority": f"{int(job.priority)}",
         "origin": job.origin,
-        "max_retry_count": job.max_retry_count,
-        "start_at": job.start_at,
-        "delay": delay,
+        "max_retry_count": f"{int(job.max_retry_count)}",
+        "start_at": None if job.start_at is None else job.start_at.isoformat(),
+        "delay": None if delay is None else f"{delay.total_seconds()}",
     }
 
 
@@ -189,9 +191,14 @@ def _line(job: Job) -> str:
     bundle_id = _NULL if job.bundle_id is None else job.bundle_id.hex
     start_at = _NULL if job.start_at is None else job.start_at.isoformat()
     return (
-        f"{job.id.hex}\t{bundle_id}\t{_escaped(job.type)}\t{_escaped(job.payload_json)}\t{int(job.priority)}\t"
-        f"{_escaped(job.origin or '')}\t{int(job.max_retry_count)}\t{start_at}"
+        f"{job.id.hex}\t{bundle_id}\t{_escaped_name(job.type)}\t{_escaped(job.payload_json)}\t{int(job.priority)}\t"
+        f"{_escaped_name(job.origin or '')}\t{int(job.max_retry_count)}\t{start_at}"
     )
+
+
+@lru_cache(_NAMES_TO_REMEMBER)
+def _escaped_name(name: str) -> str:
+    return _escaped(name)
 
 
 def _escaped(text: str) -> str:

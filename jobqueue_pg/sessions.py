@@ -23,6 +23,7 @@ _NOT_PREPARED_THERE: Final = (errors.InvalidSqlStatementName, errors.DuplicatePr
 _SET: Final = sql.SQL("pg_catalog.set_config({}, {}, {})")
 _FIRST_VERSIONS: Final[Mapping[str, int]] = {"transaction_timeout": 170000}
 _USUAL_THRESHOLD: Final = 5  # psycopg's
+_UTF8: Final = "utf-8"
 
 # What `discard all` does, except for what is prepared; the role may be one that the database's owner has set.
 _RESETTING: Final = (
@@ -86,8 +87,16 @@ class Session(BoundedConnection):
     local_settings: bytes = b""
     """What a transaction begins with to have the settings of its pool, where the session itself cannot keep them."""
 
+    speaks_utf8: bool = False
+    """Whether any text can be sent."""
+
     own_reset: bytes = b""
     """What makes the session as it was when it was set up, where it is the connection's own."""
+
+    @property
+    def prepares(self) -> bool:
+        """Whether a statement may be prepared, and be sent without the driver's adapting it."""
+        return self.prepare_threshold is not None and self.speaks_utf8 and not self.is_lent
 
     def note_attributes(self) -> None:
         """Note how the connection is, as Python sees it."""
@@ -131,6 +140,7 @@ class Sessions:
             own_settings = self._setting(session, is_local=False)
             session.execute(own_settings, prepare=False)
             session.own_reset = b"; ".join([*_RESETTING, own_settings, _IS_ANYTHING_LEFT])
+        session.speaks_utf8 = session.info.encoding == _UTF8
         session.note_attributes()
 
     def _setting(self, session: Session, *, is_local: bool) -> bytes:

@@ -13,7 +13,7 @@ from jobqueue.errors import BackendError, LockTimeoutError, RegistrationError
 from jobqueue.models import Fence, Job, new_id
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.patience import patience
-from jobqueue.store import SilenceCounts, always_counts
+from jobqueue.store import Round, SilenceCounts, always_counts
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
@@ -145,18 +145,27 @@ class PostgresWorkerStore:
         return [rows.job_of_row(row) for row in found]
 
     def reap_jobs(
+        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
+    ) -> list[Rescue]:
+        """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
+        rescues = self._reaper.reap_all(dead_for, max_rescues, if_counts)
+        if rescues:
+            self._watermarks.look_fully()
+        return rescues
+
+    def make_round(
         self,
         dead_for: timedelta,
         max_rescues: int,
         *,
+        kept_for: timedelta | None = None,
         if_counts: SilenceCounts = always_counts,
-        gradually: bool = False,
-    ) -> list[Rescue]:
-        """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
-        rescues = self._reaper.reap(dead_for, max_rescues, if_counts, gradually=gradually)
-        if rescues:
+    ) -> Round:
+        """Do what ``reap_jobs`` does bit by bit, and look for bundles that have been complete for *kept_for*."""
+        done = self._reaper.make_round(dead_for, max_rescues, kept_for, if_counts)
+        if done.rescues:
             self._watermarks.look_fully()
-        return [rows.rescue_of_row(row) for row in rescues]
+        return done
 
     def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
         """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""

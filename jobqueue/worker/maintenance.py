@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 # Whoever has waited for a bundle, or listens, reads it when it hears of it, or looks twice a second.
 _BUNDLES_KEPT_FOR: Final = timedelta(seconds=2)
-_LONGEST_INTERVAL: Final = timedelta(seconds=4)
+_LONGEST_INTERVAL: Final = timedelta(seconds=15)
+_LONGEST_URGENT_INTERVAL: Final = timedelta(seconds=4)
 
 
 class Maintenance(StoppableThread):
@@ -43,7 +44,8 @@ class Maintenance(StoppableThread):
         self._reaper = health.vital("reaper")
         self._sweeper = health.vital("sweeper of bundles")
         self._silence = Silence(settings.dead_for)
-        self._interval = min(settings.dead_for / 4, _LONGEST_INTERVAL).total_seconds()
+        self._is_urgent = True
+        self._may_have_bundles = True
 
     def run(self) -> None:
         """Maintain until stopped."""
@@ -53,15 +55,21 @@ class Maintenance(StoppableThread):
             self._attempt(self.tick)
             pause = self._interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads processes
 
+    @property
+    def _interval(self) -> float:
+        longest = _LONGEST_URGENT_INTERVAL if self._is_urgent else _LONGEST_INTERVAL
+        return min(self._settings.dead_for / 4, longest).total_seconds()
+
     def tick(self) -> None:
         """Do all that is to be done, once, on a lane of its own: it may take long, and must not silence the beats."""
+        # Unless the round says otherwise: one that fails keeps no bundle from being deleted.
+        self._is_urgent = self._may_have_bundles = True
         with self._dispatcher.lane():
             try:
-                # As one call: the first may do no more than look at the clock, which even a server that takes no writes
-                # lets it do.
                 with self._contact.watched():
-                    self._try(self._reap, self._reaper)
-                    self._try(self._delete_bundles, self._sweeper)
+                    self._try(self._make_round, self._reaper)
+                    if self._may_have_bundles:
+                        self._try(self._delete_bundles, self._sweeper)
             except UnavailableError as error:
                 logger.debug("maintenance has to wait: %s", error)
 
@@ -77,20 +85,26 @@ class Maintenance(StoppableThread):
             if vital.succeeded():
                 logger.warning("the %s succeeds again", vital.name)
 
-    def _delete_bundles(self) -> None:
-        self._store.delete_succeeded_bundles(_BUNDLES_KEPT_FOR)
-
-    def _reap(self) -> None:
-        rescues = self._store.reap_jobs(
-            self._settings.dead_for, self._settings.max_rescues, if_counts=self._silence_counts, gradually=True
+    def _make_round(self) -> None:
+        done = self._store.make_round(
+            self._settings.dead_for,
+            self._settings.max_rescues,
+            # What keeps a round from its end may be this: the next one does without.
+            kept_for=None if self._reaper.is_down else _BUNDLES_KEPT_FOR,
+            if_counts=self._silence_counts,
         )
-        self._report(rescues)
+        self._is_urgent, self._may_have_bundles = done.is_urgent, done.has_succeeded_bundles
+        self._report(done.rescues)
+
+    def _delete_bundles(self) -> None:
+        # Where some have come to their end, more will.
+        self._is_urgent |= self._store.delete_succeeded_bundles(_BUNDLES_KEPT_FOR) > 0
 
     def _silence_counts(self, now: datetime) -> bool:
         # Who was cut off cannot tell whether the others were silent, or it was deaf.
         return self._silence.counts_at(now) and self._contact.is_steady
 
-    def _report(self, rescues: list[Rescue]) -> None:
+    def _report(self, rescues: Iterable[Rescue]) -> None:
         for rescue in rescues:
             level = logging.ERROR if rescue.failed else logging.WARNING
             logger.log(

@@ -13,7 +13,10 @@ ADD_JOB: Final = f"""
 insert into {{schema}}.job (id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
 select
   %(id)s, %(type)s, %(payload)s::jsonb, %(priority)s, %(origin)s, %(max_retry_count)s,
-  coalesce(coalesce(%(now)s::timestamptz, clock_timestamp()) + %(delay)s::interval, %(start_at)s::timestamptz),
+  coalesce(
+    coalesce(%(now)s::timestamptz, clock_timestamp()) + make_interval(secs => %(delay)s::double precision),
+    %(start_at)s::timestamptz
+  ),
   {NOW}, {NOW}
 """
 
@@ -36,6 +39,13 @@ COPY_JOBS_OF_A_MOMENT: Final = """
 copy {schema}.job
   (id, bundle_id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
 from stdin
+"""
+
+# PostgreSQL refuses COPY FROM where row-level security is in force. Fully named: it is asked on connections of others.
+HAS_ROW_SECURITY: Final = """
+select pg_catalog.row_security_active(t.oid)
+from pg_catalog.pg_class t join pg_catalog.pg_namespace s on s.oid operator(pg_catalog.=) t.relnamespace
+where t.relname operator(pg_catalog.=) 'job' and s.nspname operator(pg_catalog.=) %(schema)s::name
 """
 
 _BUNDLE: Final = f"""bundle as (

@@ -57,12 +57,47 @@ _OPEN: Final = """
       and j.cancelled_at is null)
   )"""
 
-# Those of *ids* that still are, and those made between two moments.
-FIND_CLAIMS: Final = f"""
-select j.id from {{schema}}.job j where j.id = any(%(ids)s::uuid[]) and {_OPEN}
-union all
-select j.id from {{schema}}.job j
-where j.started_at >= %(since)s::timestamptz and j.started_at < %(until)s::timestamptz and {_OPEN}
+_IN_DOUBT: Final = f"""
+  coalesce(j.stopped_at, j.worker_alive_at)
+    < {NOW} - greatest(%(dead_for)s::interval, j.lease) * %(in_doubt_after)s::float8"""
+
+# Complete, nobody failed, and the job that it asked for when it stopped is gone or has succeeded. The offsets keep this
+# from becoming a join that reads the members of all bundles.
+_SUCCEEDED_BUNDLE: Final = f"""
+  from {{schema}}.job_bundle b
+  where b.delete_when_succeeded
+    and b.stopped_at <= {NOW} - %(kept_for)s::interval
+    and not exists (
+      select from {{schema}}.job j
+      where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
+      offset 0
+    )
+    and not exists (
+      select from {{schema}}.job j
+      where j.completes_bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
+      offset 0
+    )"""
+
+# All that there is to know for one who waits: when it is; the open claims, of *ids* and of those that have become
+# dead_for old since the last look, and whether one of them is in doubt; whether bundles are to be deleted. It writes
+# nothing, and is refused all the same where nothing can be written: that is no server to be in contact with.
+LOOK_AROUND: Final = f"""
+with claim as materialized (
+  select j.id, {_IN_DOUBT} as is_in_doubt from {{schema}}.job j where j.id = any(%(ids)s::uuid[]) and {_OPEN}
+  union all
+  select j.id, {_IN_DOUBT} from {{schema}}.job j
+  where j.started_at >= greatest(
+      %(since)s::timestamptz, {NOW} - %(dead_for)s::interval - %(longest_step)s::interval
+    )
+    and j.started_at < {NOW} - %(dead_for)s::interval
+    and {_OPEN}
+)
+select
+  {NOW},
+  array(select id from claim),
+  exists (select from claim where is_in_doubt),
+  %(kept_for)s::interval is null or exists (select {_SUCCEEDED_BUNDLE})
+where not exists (select from {{schema}}.job j where false for no key update)
 """
 
 # All at once, for which no index is as fast as to read the table from end to end.
@@ -93,7 +128,8 @@ _COUNT_SPENT: Final = move_counters("""
   select bundle_id, 0 as jobs, count(*)::int as stopped from reaped where spent and bundle_id is not null group by 1
 """)
 
-# Silence counts only while the database could hear: not for the time before its server was started.
+# Claims are judged by the time of the look, even if the server, or this process, was frozen since then. Silence counts
+# only while the database could hear: not for the time before its server was started.
 REAP_JOBS: Final = f"""
 with silent as materialized (
   select j.id, j.stopped_at is null and j.rescue_count >= %(max_rescues)s as spent, j.stopped_at is null as crashed
@@ -104,9 +140,9 @@ with silent as materialized (
     and (
       (
         j.stopped_at is null
-        and j.worker_alive_at < {NOW} - greatest(%(dead_for)s::interval, j.lease)
+        and j.worker_alive_at < %(judged_at)s::timestamptz - greatest(%(dead_for)s::interval, j.lease)
       ) or (
-        j.stopped_at < {NOW} - %(dead_for)s::interval
+        j.stopped_at < %(judged_at)s::timestamptz - %(dead_for)s::interval
         and j.error_msg is not null
         and j.current_retry_count < j.max_retry_count
         and j.cancelled_at is null
@@ -148,27 +184,21 @@ join {{schema}}.job j on j.id = any(array(select id from reaped)) and j.id = r.i
 order by r.id
 """
 
-# Complete, nobody failed, and the job that it asked for when it stopped is gone or has succeeded.
 DELETE_SUCCEEDED_BUNDLES: Final = f"""
 with done as materialized (
   select b.id
-  from {{schema}}.job_bundle b
-  where b.delete_when_succeeded
-    and b.stopped_at <= {NOW} - %(kept_for)s::interval
-    and not exists (
-      select from {{schema}}.job j where j.bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
-    )
-    and not exists (
-      select from {{schema}}.job j
-      where j.completes_bundle_id = b.id and (j.error_msg is not null or j.stopped_at is null)
-    )
+  {_SUCCEEDED_BUNDLE}
   order by b.id
   limit 100
 ),
+listed as materialized (
+  select j.id from {{schema}}.job j where j.bundle_id = any(array(select id from done))
+),
+-- By their ids, or all jobs would be read in the order in which these have to be locked.
 member as materialized (
   select j.bundle_id, j.stopped_at is not null and j.error_msg is null as succeeded
   from {{schema}}.job j
-  where j.bundle_id = any(array(select id from done))
+  where j.id = any(array(select id from listed))
   order by j.id
   for update skip locked
 ),

@@ -4,9 +4,13 @@ from datetime import datetime, timedelta
 
 from jobqueue import JobDesc, State
 from jobqueue.outcomes import Claimant, Outcome, Rescue
+from jobqueue.store import Round
 from tests.conformance.acts import DEAD_FOR, ERROR, HOUR, MORTAL, SECOND
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import START, make_job
+from tests.fixtures.waiting import wait_until
+
+PATIENCE = 30
 
 
 def reap(backend: Backend, max_rescues: int = 3) -> list[Rescue]:
@@ -166,3 +170,68 @@ def test_nothing_to_reap(backend: Backend) -> None:
     backend.add(make_job(), make_job())
     backend.claim_one()
     assert reap(backend) == []
+
+
+# --- round after round
+
+
+def make_round(backend: Backend, kept_for: timedelta | None = None) -> Round:
+    return backend.worker_store.make_round(DEAD_FOR, 3, kept_for=kept_for)
+
+
+def test_a_round_takes_up_what_is_silent(backend: Backend) -> None:
+    """Who makes one round after the other takes up the same jobs as who looks at all of them at once."""
+    make_round(backend)
+    backend.add(make_job(), make_job())
+    dead, alive = backend.claim(2, claimant=MORTAL)
+    backend.clock.advance(SECOND)
+    backend.worker_store.touch_jobs([alive.fence])
+    rescue = Rescue(job_id=dead.id, job_type="t", claimed_by="dead:1:t", rescue_count=1, failed=False)
+    assert make_round(backend).rescues == (rescue,)
+    assert make_round(backend).rescues == ()
+
+
+def test_a_round_in_which_silence_does_not_count(backend: Backend) -> None:
+    """Nothing is taken up unless silence counts, which is asked of the moment at which claims are judged."""
+    asked: list[datetime] = []
+    make_round(backend)
+    backend.add(make_job())
+    backend.claim_one(claimant=MORTAL)
+    now = backend.clock.advance(SECOND)
+    done = backend.worker_store.make_round(DEAD_FOR, 3, if_counts=lambda now: asked.append(now) is not None)
+    assert (done.rescues, asked) == ((), [now])
+
+
+def settle(backend: Backend) -> None:
+    """Make the first rounds, by which it is known that there are no claims of before."""
+    wait_until(lambda: not make_round(backend).is_urgent, PATIENCE)
+
+
+def test_a_round_tells_of_claims_in_doubt(backend: Backend) -> None:
+    """The next one should come soon when a claim has missed beats for two thirds of its lease; not when all beat."""
+    settle(backend)
+    backend.add(make_job())
+    job = backend.claim_one(claimant=Claimant(name="n", lease=timedelta(seconds=30)))
+    backend.clock.advance(timedelta(seconds=20))
+    assert not make_round(backend).is_urgent
+    backend.clock.advance(timedelta(microseconds=1))
+    assert make_round(backend).is_urgent
+    backend.worker_store.touch_jobs([job.fence])
+    assert not make_round(backend).is_urgent
+
+
+def test_a_round_tells_of_bundles_to_be_deleted(backend: Backend) -> None:
+    """It does so when one has been complete for long enough, and nobody failed; unasked it says that there may be."""
+    assert make_round(backend).has_succeeded_bundles
+    assert not make_round(backend, SECOND).has_succeeded_bundles
+    backend.add_bundle(1, delete_when_succeeded=True)
+    backend.add_bundle(1)
+    failed = backend.add_bundle(1, delete_when_succeeded=True)
+    jobs = backend.claim(3)
+    backend.save(*(Outcome.finished(job) for job in jobs if job.bundle_id != failed.id))
+    backend.store.cancel_jobs([job.id for job in jobs if job.bundle_id == failed.id])
+    assert not make_round(backend, SECOND).has_succeeded_bundles
+    backend.clock.advance(SECOND)
+    assert make_round(backend, SECOND).has_succeeded_bundles
+    assert backend.worker_store.delete_succeeded_bundles(SECOND) == 1
+    assert not make_round(backend, SECOND).has_succeeded_bundles

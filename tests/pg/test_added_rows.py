@@ -23,6 +23,7 @@ from jobqueue.registry import default_registry
 from jobqueue.store import WorkerStore
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.stores import (
+    Clock,
     Connection,
     assert_counts_true,
     claim,
@@ -91,6 +92,17 @@ def test_delay_counts_from_the_call(service: QueueService, caller: Connection) -
     )
     caller.rollback()
     assert late
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_delay_is_as_long_everywhere(store: PostgresStore, clock: Clock, caller: Connection, joined: bool) -> None:
+    """A day's delay is 24 hours to the microsecond, also where the caller's clocks are put forward meanwhile."""
+    caller.execute("set timezone to 'Europe/Berlin'")
+    clock.moment = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    job, delay = make_job(), timedelta(days=1, microseconds=1)
+    store.add_job(job, delay=delay, connection=caller if joined else None)
+    caller.commit()
+    assert store.get_job(job.id).start_at == clock.moment + delay
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,12 @@ def test_the_jobs_of_a_process_whose_beats_hang_stay_its_own(
 
 
 def _wait_for_a_rescue(db: Connection) -> None:
-    """Wait until somebody takes away a claim that has been silent for long."""
+    """Wait until somebody takes away a claim that is silent from the beginning."""
+    [now] = fetch_all(db, "select now()")
     job_id = insert_job(
         db,
         type="silent",
-        started_at="2020-01-01",
+        started_at=now,
         claim_id="00000000-0000-0000-0000-000000000001",
         worker_alive_at="2020-01-01",
     )

@@ -1,14 +1,18 @@
 """How a reaper that looks again and again comes to know of claims that are silent, without reading all jobs."""
 
+import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from jobqueue.errors import UnavailableError
 from jobqueue.outcomes import Claimant, Outcome
-from jobqueue.store import always_counts
+from jobqueue.store import Round, always_counts
 from jobqueue_pg.reaper import Reaper
 from jobqueue_pg.store import PostgresStore
 from jobqueue_pg.worker_store import PostgresWorkerStore
@@ -44,8 +48,9 @@ def look(worker_store: PostgresWorkerStore, reaper: Reaper) -> Callable[..., set
     ) -> set[UUID]:
         # A part of a sweep is read as long as any time is left, and takes it all.
         reaper._sweep._seconds_left = 0.0 if sweeping else -1.0
-        rescues = worker_store.reap_jobs(dead_for, 3, if_counts=counts, gradually=True)
-        return {rescue.job_id for rescue in rescues}
+        reaper._sweep._rests_until = 0.0
+        done = worker_store.make_round(dead_for, 3, if_counts=counts)
+        return {rescue.job_id for rescue in done.rescues}
 
     return look
 
@@ -205,8 +210,82 @@ def test_sweeps_take_little_of_the_time(db, reaper, monkeypatch):
     assert len(sweep.go_on()) == 1000
     assert sweep._seconds_left == 0
     monkeypatch.setattr(sweep, "_LONGEST_PAUSE", 5.0)
+    monkeypatch.setattr(sweep, "_rests_until", 0.0)
     sweep._went_on_at -= 1000
     assert 0 < len(sweep.go_on()) < 1000
+
+
+def test_a_sweep_is_followed_by_a_rest(db, reaper, monkeypatch):
+    """After a sweep nothing is read for a minute, and what has passed by then is no time to sweep; then all is."""
+    sweep = reaper._sweep
+    monkeypatch.setattr(sweep, "_seconds_left", 0.0)
+    db.execute(CLAIMS, [1])
+    ended_at = time.monotonic()
+    assert len(sweep.go_on()) == 1
+    assert sweep._rests_until >= ended_at + 60
+    monkeypatch.setattr(sweep, "_LONGEST_PAUSE", 1000.0)
+    sweep._went_on_at -= 1000
+    before = sweep._seconds_left
+    assert sweep.go_on() == set()
+    assert sweep._seconds_left == before
+    sweep._rests_until = time.monotonic()
+    sweep._seconds_left = 0.0
+    assert len(sweep.go_on()) == 1
+
+
+def test_a_sweep_that_begins_anew_does_not_rest(db, reaper, monkeypatch):
+    """What may have slipped through when the clock leapt is looked for at once."""
+    sweep = reaper._sweep
+    monkeypatch.setattr(sweep, "_seconds_left", 0.0)
+    db.execute(CLAIMS, [1])
+    assert len(sweep.go_on()) == 1
+    assert not sweep.is_behind
+    sweep.begin_anew()
+    assert sweep.is_behind
+    sweep._seconds_left = 0.0
+    assert len(sweep.go_on()) == 1
+
+
+# --- what else a round tells
+
+
+def rounds(worker_store: PostgresWorkerStore, reaper: Reaper, *, sweeping: bool = False) -> Round:
+    """Make a round with a long dead_for, in which nobody is dead."""
+    reaper._sweep._seconds_left = 0.0 if sweeping else -1.0
+    return worker_store.make_round(HOUR, 3, kept_for=SECOND)
+
+
+def test_a_round_is_urgent_until_all_was_looked_at(worker_store, db, reaper, monkeypatch):
+    """As long as there are claims of before that nobody has looked at, the next round should come soon."""
+    monkeypatch.setattr(reaper._sweep, "_CLAIMS_AT_A_TIME", 2)
+    for hours in (2, 3, 4):
+        insert_job(db, started_at=START - hours * HOUR, worker_alive_at=START)
+    found = [rounds(worker_store, reaper, sweeping=sweeping).is_urgent for sweeping in (False, True, True, False)]
+    assert found == [True, True, False, False]
+
+
+def test_silence_is_judged_by_the_look(store, worker_store, clock, look):
+    """A process that was frozen between its look and its work judges by the look, by which nobody was silent."""
+    look()
+    job_id = claim_of_ours(store, worker_store)
+    clock.advance(DEAD_FOR)
+
+    def freeze(_: datetime) -> bool:
+        clock.advance(HOUR)
+        return True
+
+    assert look(sweeping=True, counts=freeze) == set()
+    assert look() == {job_id}
+
+
+def test_a_round_is_refused_where_nothing_can_be_written(queue):
+    """A server that takes no writes is none to be in contact with, though a round that finds nothing writes nothing."""
+    with (
+        closing(PostgresStore(make_conninfo(queue, options="-c default_transaction_read_only=on"))) as store,
+        closing(store.for_workers()) as workers,
+        pytest.raises(UnavailableError),
+    ):
+        workers.make_round(HOUR, 3)
 
 
 # --- when the clock leaps
@@ -231,7 +310,7 @@ def test_after_a_leap_all_claims_are_looked_at(clock: Clock, db, look, reaper, m
         insert_job(db, started_at=START - hours * HOUR, stopped_at=START)
     assert look(sweeping=True) == set()
     assert look() == set()
-    meanwhile = claim_of_go(db, clock.advance(leap) - SECOND)
+    meanwhile = claim_of_go(db, clock.advance(leap) - timedelta(seconds=90))
     assert look() == set()
     assert reaper._sweep._share == reaper._sweep._FIRST_SHARE
     assert look(sweeping=True) == {meanwhile}

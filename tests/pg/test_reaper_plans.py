@@ -18,22 +18,39 @@ from tests.fixtures.pg import fresh_database
 JOBS: Final = 20_000
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
-# One claim a second; each thousandth is still open.
+# One claim a second, all of one bundle; each thousandth is still open. The other bundle is to be deleted.
 FILL: LiteralString = """
-insert into worker.job (id, type, payload, priority, origin, started_at, worker_alive_at, stopped_at)
+with bundle as (
+    insert into worker.job_bundle (id, type, origin, num_jobs, num_jobs_stopped, stopped_at, delete_when_succeeded)
+    values
+        ('10000000-0000-0000-0000-000000000000', 'b', 'o', %(jobs)s, 0, null, false),
+        ('f0000000-0000-0000-0000-000000000000', 'b', 'o', 0, 0, %(now)s - interval '1 hour', true)
+)
+insert into worker.job (id, bundle_id, type, payload, priority, origin, started_at, worker_alive_at, stopped_at)
 select
-    md5(n::text)::uuid, 't', '{}', 0, 'o', m.moment,
+    md5(n::text)::uuid, '10000000-0000-0000-0000-000000000000', 't', '{}', 0, 'o', m.moment,
     case when n %% 1000 = 0 then m.moment end,
     case when n %% 1000 <> 0 then m.moment end
 from generate_series(1, %(jobs)s) n, lateral (select %(now)s - n * interval '1 s' as moment) m
 """
 
 IDS: Final = [new_id() for _ in range(3)]
+DEAD_FOR: Final = timedelta(seconds=60)
+LOOK: Final = {
+    "ids": IDS,
+    "since": NOW - 2 * DEAD_FOR,
+    "dead_for": DEAD_FOR,
+    "longest_step": timedelta(minutes=1),
+    "in_doubt_after": 2 / 3,
+    "kept_for": timedelta(seconds=2),
+}
 STATEMENTS: Final[dict[str, tuple[LiteralString, dict[str, Any]]]] = {
-    "find claims": (maintaining.FIND_CLAIMS, {"ids": IDS, "since": NOW - timedelta(seconds=64), "until": NOW}),
+    "look around": (maintaining.LOOK_AROUND, LOOK),
+    "look around for the first time": (maintaining.LOOK_AROUND, {**LOOK, "since": None}),
     "sweep claims at the top": (maintaining.SWEEP_CLAIMS, {"below": "infinity", "number": 100}),
     "sweep claims below": (maintaining.SWEEP_CLAIMS, {"below": str(NOW - timedelta(hours=5)), "number": 100}),
-    "reap jobs": (maintaining.REAP_JOBS, {"ids": IDS, "dead_for": timedelta(seconds=60), "max_rescues": 3}),
+    "delete succeeded bundles": (maintaining.DELETE_SUCCEEDED_BUNDLES, {"kept_for": timedelta(seconds=2)}),
+    "reap jobs": (maintaining.REAP_JOBS, {"ids": IDS, "judged_at": NOW, "dead_for": DEAD_FOR, "max_rescues": 3}),
 }
 
 
@@ -83,6 +100,7 @@ def test_a_look_reads_claims_by_an_index(connection: "psycopg.Connection[Any]", 
     """No look reads the table: each row that is touched is of a claim that was asked for, by its id or its time."""
     scans = [node for node in nodes(plan(connection, name)) if "Scan" in node["Node Type"] and "Relation Name" in node]
     assert {scan["Node Type"] for scan in scans} <= {"Index Scan", "Index Only Scan"}
-    assert all("Index Cond" in scan for scan in scans)
+    # There is an index of those bundles alone.
+    assert all("Index Cond" in scan or scan["Index Name"] == "job_bundle_delete_idx" for scan in scans)
     read = [scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0) for scan in scans]
     assert max(read) <= 100

@@ -128,6 +128,23 @@ def test_an_enqueuer_adds_jobs_and_bundles(service_as, migrated, prefix, connect
     assert_counts_true(connection)
 
 
+def test_many_are_added_under_row_level_security(service_as, migrated, prefix, connection):
+    """Where it is in force, which COPY cannot do with, many are added all the same, and policies are heeded."""
+    connection.execute("alter table worker.job enable row level security")
+    connection.execute("create policy not_others on worker.job for insert with check (type <> 'others')")
+    hundred = [JobDesc(n, type="t") for n in range(100)]
+    with service_as("enqueuer") as service, psycopg.connect(conninfo_as(migrated, prefix, "enqueuer")) as caller:
+        for connection_given in (None, caller):
+            service.add_jobs([Job.new("t", n) for n in range(100)], connection=connection_given)
+            service.add_jobs([Job.new("t", n) for n in range(100)], notify=False, connection=connection_given)
+            service.add_bundle(JobBundle.new("b", hundred), connection=connection_given)
+        caller.commit()
+        with pytest.raises(BackendError, match="row-level security policy"):
+            service.add_jobs([Job.new("others", n) for n in range(100)])
+    assert fetch_all(connection, "select count(*) from worker.job") == [600]
+    assert_counts_true(connection)
+
+
 def test_an_enqueuer_is_told_of_at_once(service_as, migrated):
     """Who listens hears of its jobs: it needs no right for that, and no function runs with more rights than its own."""
     with Ear(migrated) as ear, service_as("enqueuer") as service:

@@ -86,13 +86,13 @@ def test_a_hung_job_is_released(workers, service, registry, stage, caplog):
 
 def test_the_jobs_beside_a_hung_one_are_saved(workers, service, registry, stage):
     """One job that hangs does not take the others with it."""
-    done = threading.Event()
-    registry.register_func_for_job_type("quick", lambda number: (done.wait(PATIENCE), number)[1])
+    began, done = threading.Semaphore(0), threading.Event()
+    registry.register_func_for_job_type("quick", lambda number: (began.release(), done.wait(PATIENCE), number)[-1])
     hung = service.enqueue("t", 1)
     quick = [service.enqueue("quick", number) for number in range(3)]
     pool = workers.start_on(service, registry, 4)
     assert stage.is_on.wait(PATIENCE)
-    wait_until(lambda: all(service.get_job(job.id).started for job in quick))
+    assert all(began.acquire(timeout=PATIENCE) for _ in quick)
     done.set()
     assert not pool.finish(1)
     assert [service.get_job(job.id).result for job in quick] == [0, 1, 2]

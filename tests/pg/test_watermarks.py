@@ -158,14 +158,18 @@ def test_a_job_that_a_trip_releases(store: PostgresStore, workers: PostgresWorke
     assert claim(workers, 2) == [*released, left[1]]
 
 
-def test_a_job_that_the_store_reaps(store: PostgresStore, workers: PostgresWorkerStore, clock: Clock) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["reap jobs", "make a round"])
+def test_a_job_that_the_store_reaps(
+    store: PostgresStore, workers: PostgresWorkerStore, clock: Clock, at_once: bool
+) -> None:
     """A job of a claim that was silent is claimed next."""
     add(store, silent := make_job(start_at=EARLY))
     assert claim(workers) == [silent]
     go_on(store, workers)
     clock.advance(2 * CLAIMANT.lease)
     # For longer than that, the server may not have been up.
-    assert workers.reap_jobs(timedelta(milliseconds=1), 3)
+    dead_for = timedelta(milliseconds=1)
+    assert workers.reap_jobs(dead_for, 3) if at_once else workers.make_round(dead_for, 3).rescues
     assert claim(workers) == [silent]
 
 

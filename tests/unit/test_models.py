@@ -1,11 +1,14 @@
 """Jobs, bundles and what handlers return: what can be made, and what the columns amount to."""
 
+import copy
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import attrs
 import pytest
 
+from jobqueue.adding import complete_job
 from jobqueue.errors import InvalidJobError, PayloadError
 from jobqueue.models import Discard, Job, JobBundle, JobDesc, Snooze, State, Status, new_id
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON
@@ -31,6 +34,35 @@ def test_a_new_job_has_what_it_was_given():
     assert (made.priority, made.start_at, made.max_retry_count) == (-5, start_at, 3)
     plain = Job.new("report", 1)
     assert (plain.origin, plain.priority, plain.start_at, plain.max_retry_count) == (None, 0, None, 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Job.new("t", 1),
+        lambda: Job(id=new_id(), type="t", payload_json="1"),
+        lambda: attrs.evolve(Job.new("t", 1), origin="o"),
+        lambda: pickle.loads(pickle.dumps(Job.new("t", 1))),
+        lambda: copy.copy(Job.new("t", 1)),
+        lambda: JobBundle.new("b", [JobDesc(1, type="t")]).jobs[0],
+        lambda: complete_job(Job.new("t", 1), "o", MAX_PAYLOAD_BYTES),
+    ],
+    ids=["new", "by hand", "evolved", "unpickled", "copied", "member", "completed"],
+)
+def test_a_job_never_changes(make):
+    """However a job was made, nothing of it can be changed, added or taken away; what is read of it is kept."""
+    made = make()
+    assert type(made) is Job
+    for change in (
+        lambda: setattr(made, "priority", 1),
+        lambda: setattr(made, "payload", 2),
+        lambda: setattr(made, "more", 1),
+        lambda: delattr(made, "origin"),
+    ):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            change()
+    assert (made.payload, made.priority, repr(made)[:7]) == (1, 0, "Job(id=")
+    assert made.payload is made.payload
 
 
 def test_a_job_may_take_its_type_from_its_payload():

@@ -11,11 +11,23 @@ import attrs
 import pytest
 
 from jobqueue.errors import InvalidJobError, PayloadError
-from jobqueue.payload import RawJSON, dump_json, job_type_of, load_json, structure
+from jobqueue.payload import RawJSON, converter, dump_json, job_type_of, load_json, structure
 
 BACKSLASH = "\\"
 NUL_ESCAPE = rf"{BACKSLASH}u0000"
 ID = UUID("0192f3a1-0000-7000-8000-000000000001")
+
+
+class Cents(int):
+    """An application's own type, for which it has registered a hook."""
+
+
+class Secret(str):
+    __slots__ = ()
+
+
+converter.register_unstructure_hook(Cents, lambda cents: f"{cents / 100:.2f}")
+converter.register_unstructure_hook(Secret, lambda _: "***")
 
 
 class Color(enum.Enum):
@@ -253,3 +265,21 @@ def test_other_values_tell_no_job_type(value):
     with pytest.raises(InvalidJobError, match="name the type") as caught:
         job_type_of(value)
     assert caught.value.field == "type"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Cents(150), '"1.50"'),
+        (Secret("x"), '"***"'),
+        ({"price": Cents(150)}, '{"price":"1.50"}'),
+        ({Secret("x"): 1}, '{"***":1}'),
+        ({"a": 1, "b": None, "c": "d", "e": 1.5, "f": True}, '{"a":1,"b":null,"c":"d","e":1.5,"f":true}'),
+        ({1: 2}, '{"1":2}'),
+        ({Color.RED: Color.RED}, '{"red":"red"}'),
+        ({}, "{}"),
+    ],
+)
+def test_hooks_of_applications_come_first(value, text):
+    """What is derived from a type of JSON is spelled as its own hook says; what is of such a type, as it is."""
+    assert dump_json(value) == text

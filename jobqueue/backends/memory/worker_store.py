@@ -13,7 +13,7 @@ from jobqueue.backends.memory.session import Session
 from jobqueue.errors import RegistrationError
 from jobqueue.models import Fence, Job, JobBundle, new_id
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue, Trip
-from jobqueue.store import SilenceCounts, always_counts
+from jobqueue.store import IN_DOUBT_AFTER, Round, SilenceCounts, always_counts
 
 
 class MemoryWorkerStore:
@@ -58,18 +58,30 @@ class MemoryWorkerStore:
             return rows.find(job_ids)
 
     def reap_jobs(
-        self,
-        dead_for: timedelta,
-        max_rescues: int,
-        *,
-        if_counts: SilenceCounts = always_counts,
-        gradually: bool = False,  # noqa: ARG002 - a look at all claims is short
+        self, dead_for: timedelta, max_rescues: int, *, if_counts: SilenceCounts = always_counts
     ) -> list[Rescue]:
         """Free the jobs of claims that have been silent for *dead_for*, or for their lease when that is longer."""
         with self._session.changing() as change:
             if not if_counts(change.now):
                 return []
             return [_reap(change, job, max_rescues) for job in _silent(change, dead_for)]
+
+    def make_round(
+        self,
+        dead_for: timedelta,
+        max_rescues: int,
+        *,
+        kept_for: timedelta | None = None,
+        if_counts: SilenceCounts = always_counts,
+    ) -> Round:
+        """Do what ``reap_jobs`` does, at once, and look for bundles that have been complete for *kept_for*."""
+        rescues = self.reap_jobs(dead_for, max_rescues, if_counts=if_counts)
+        with self._session.changing() as change:
+            return Round(
+                rescues=tuple(rescues),
+                is_urgent=bool(_silent(change, dead_for, share=IN_DOUBT_AFTER)),
+                has_succeeded_bundles=kept_for is None or bool(_succeeded(change, change.now - kept_for)),
+            )
 
     def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
         """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""
@@ -117,9 +129,11 @@ def _save(change: Change, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
     return frozenset(saved)
 
 
-def _silent(change: Change, dead_for: timedelta) -> list[Job]:
+def _silent(change: Change, dead_for: timedelta, *, share: float = 1) -> list[Job]:
+    """Find the claims that have been silent for that *share* of what they may."""
+
     def is_silent(job: Job) -> bool:
-        allowed = max(dead_for, change.rows.leases[job.id])
+        allowed = max(dead_for, change.rows.leases[job.id]) * share
         return job.worker_alive_at is not None and change.now - job.worker_alive_at > allowed
 
     return [job for job in change.rows.find(change.rows.leases) if is_silent(job)]
