@@ -65,7 +65,7 @@ class WorkerSettings:
     """How often idle workers look at the queue although nobody told them to."""
 
     batch_size: int = attrs.field(default=64, validator=_number(1))
-    """How many jobs may be held ahead of the threads of a pool, one of them included: about 20 ms of work at most, and
+    """How many jobs may be held ahead of the threads of a pool, one of them included: about 20 ms of work for each, and
     none while jobs are long; 1 means none at all. The outcomes of shorter jobs wait until there are half as many, for
     100 ms at most, unless a thread has nothing else to do."""
 

@@ -83,7 +83,7 @@ class Crew:
         settings = service.settings
         health = service.vitals
         self._dead_for = settings.dead_for.total_seconds()
-        demand = Demand(registry.patterns(), registry.is_atomic, settings)
+        demand = Demand(registry.patterns(), registry.is_atomic, settings, num_workers=num_workers)
         self._store = service.store.for_workers(
             # While a trip waits for a lock it holds others, whose beats wait for it: it must be over within dead_for.
             lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8),

@@ -37,10 +37,13 @@ class Demand:
     others: else these would travel in small parties wherever an atomic handler is registered.
     """
 
-    def __init__(self, types: Iterable[str], is_atomic: Callable[[str], bool], settings: WorkerSettings) -> None:
+    def __init__(
+        self, types: Iterable[str], is_atomic: Callable[[str], bool], settings: WorkerSettings, *, num_workers: int = 1
+    ) -> None:
         self._types = tuple(types)
         self._is_atomic = is_atomic
         self._batch_size = settings.batch_size
+        self._num_workers = num_workers
         self._connections = settings.atomic_connections
         atomic = tuple(name for name in self._types if is_atomic(name))
         self.has_atomic = bool(atomic)
@@ -53,13 +56,14 @@ class Demand:
         # hundred times as long when threads wait for one another, or for a processor.
         self._mean_log_seconds: float | None = None
         self.ahead = 0
-        """How many jobs to hold besides those for idle workers: 20 ms of work, so none while jobs are long."""
+        """How many jobs to hold besides those for idle workers: 20 ms of work for each; none if they are long."""
 
     def note_duration(self, seconds: float) -> None:
         """Take into account how long a job has taken."""
         mean, new = self._mean_log_seconds, log(seconds or _SHORTEST)
         self._mean_log_seconds = mean = new if mean is None else mean + _SMOOTHING * (new - mean)
-        self.ahead = min(self._batch_size - 1, int(_SECONDS_OF_WORK_AHEAD / exp(mean) + _ROUNDING))
+        each = int(_SECONDS_OF_WORK_AHEAD / exp(mean) + _ROUNDING)
+        self.ahead = min(self._batch_size - 1, each * self._num_workers)
 
     @property
     def _num_free(self) -> int:

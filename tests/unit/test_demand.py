@@ -4,15 +4,16 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import attrs
+import pytest
 
 from jobqueue.models import Job
 from jobqueue.settings import WorkerSettings
 from jobqueue.worker.demand import Demand
 
 
-def demand_for(*types, atomic=(), connections=2, batch_size=1):
+def demand_for(*types, atomic=(), connections=2, batch_size=1, num_workers=1):
     settings = WorkerSettings(atomic_connections=connections, batch_size=batch_size)
-    return Demand(types, lambda name: name in atomic, settings)
+    return Demand(types, lambda name: name in atomic, settings, num_workers=num_workers)
 
 
 def claimed(job_type):
@@ -139,6 +140,14 @@ def test_more_is_held_ahead_the_shorter_jobs_are():
     strict = demand_for("a", batch_size=1)
     strict.note_duration(0.0001)
     assert strict.ahead == 0
+
+
+@pytest.mark.parametrize(("seconds", "ahead"), [(0.021, 0), (0.02, 8), (0.006, 24), (0.001, 63)])
+def test_each_worker_has_work_ahead(seconds, ahead):
+    """It is 20 ms of work for each worker, so that many need not wait for trips that bring work for one."""
+    demand = demand_for("a", batch_size=64, num_workers=8)
+    demand.note_duration(seconds)
+    assert demand.ahead == ahead
 
 
 def test_a_few_long_jobs_do_not_count_for_all():
