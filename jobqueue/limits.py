@@ -70,9 +70,10 @@ def check_int(field: str, value: object, allowed: range) -> int:
     """Return a number in the range *allowed*, or raise InvalidJobError."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidJobError(f"{field} must be an int, not {type(value).__qualname__}", field=field)
-    if value not in allowed:
+    # Not `in`, which counts through the range for what is derived from int, such as the members of an IntEnum.
+    if not allowed.start <= value < allowed.stop:
         raise InvalidJobError(f"{field} must be {allowed.start} to {allowed.stop - 1}, not {value}", field=field)
-    return value
+    return int(value)
 
 
 def check_payload(payload: object, max_bytes: int) -> str:

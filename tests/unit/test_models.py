@@ -1,6 +1,7 @@
 """Jobs, bundles and what handlers return: what can be made, and what the columns amount to."""
 
 import copy
+import enum
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
@@ -114,6 +115,15 @@ def test_numbers_have_bounds(field, least, most):
         with pytest.raises(InvalidJobError, match=field) as caught:
             Job.new("report", 1, **{field: value})
         assert caught.value.field == field
+
+
+class Urgency(enum.IntEnum):
+    LOW = -5
+
+
+def test_names_of_numbers_are_numbers():
+    """A member of an IntEnum is the number that it stands for, and is looked at no longer than that."""
+    assert type(Job.new("t", 1, priority=Urgency.LOW).priority) is int
 
 
 @pytest.mark.parametrize("field", ["priority", "max_retry_count"])
