@@ -56,8 +56,7 @@ class Fence:
     claim_id: UUID = attrs.field(hash=False)
 
 
-# Without slots, the many attributes of what is frozen are set in two thirds of the time.
-@attrs.frozen(kw_only=True, eq=False, slots=False)
+@attrs.frozen(kw_only=True, eq=False)
 class Job:
     """One job as it was when it was read; before that, as it is to be added. Jobs are equal when their ids are.
 

@@ -25,10 +25,6 @@ _MAX_DIGITS_AFTER_POINT: Final = 16_383
 _ESCAPED_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
-# Not what is derived from them, for which an application may have registered a hook.
-_PLAIN: Final[frozenset[type]] = frozenset({str, int, float, bool, type(None)})
-_TEXT: Final[frozenset[type]] = frozenset({str})
-
 # Unbound methods and not str(), which would let a value of any type pass for one of these.
 _TEXT_FORMS: Final[Sequence[tuple[type, Callable[[Any], str], Callable[[Any], object]]]] = [
     (UUID, UUID.__str__, UUID),
@@ -151,17 +147,9 @@ def dump_json(value: object) -> str:
 def _spell(value: object) -> str:
     if isinstance(value, RawJSON):
         return value.text
-    text = _encoder.encode(value if _is_plain(value) else converter.unstructure(value))
+    text = _encoder.encode(converter.unstructure(value))
     _check_storable(text)
     return text
-
-
-def _is_plain(value: object) -> bool:
-    """Return whether *value* is, at a glance, what the converter would leave as it is."""
-    if type(value) is not dict:
-        return type(value) in _PLAIN
-    items = cast("dict[object, object]", value)
-    return _TEXT.issuperset(map(type, items)) and _PLAIN.issuperset(map(type, items.values()))
 
 
 def _check_storable(text: str) -> None:

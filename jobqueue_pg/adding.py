@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, LiteralString
-from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.errors import UniqueViolation
@@ -37,8 +36,6 @@ class Adding:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._may_copy: bool | None = None
-        self._callers_may_copy = WeakKeyDictionary[_Connection, bool]()
 
     def add_job(self, job: Job, *, delay: timedelta | None, notify: bool, connection: object) -> None:
         """Add a job that has an origin. Raises DuplicateJobError."""
@@ -72,15 +69,11 @@ class Adding:
         if len(jobs) < _LEAST_JOBS_TO_COPY:
             return False
         if callers is None:
-            if self._may_copy is None:
-                self._may_copy = self._database.perform(self._is_copied_to)
-            return self._may_copy
+            return self._database.perform(self._is_copied_to)
         with translate_errors():
             if callers.info.pipeline_status != PipelineStatus.OFF or callers.info.encoding != _ENCODING_TO_COPY_IN:
                 return False
-            if (may_copy := self._callers_may_copy.get(callers)) is None:
-                may_copy = self._callers_may_copy[callers] = self._is_copied_to(callers)
-            return may_copy
+            return self._is_copied_to(callers)
 
     def _is_copied_to(self, connection: _Connection) -> bool:
         where = {"schema": self._database.schema}

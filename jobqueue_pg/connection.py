@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from math import inf
 from typing import Any, Final, Never, Self, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.generators import execute
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
@@ -49,10 +48,10 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
     is_wanted: Callable[[], bool] | None = None
     """Asked, if there is one, ten times a second while an answer is awaited: whether anybody still wants it."""
 
-    @cached_property
-    def _statement_names(self) -> dict[bytes, bytes]:
-        """The names of statements that ``run_repeatedly`` has prepared; empty for those that it has run once."""
-        return {}
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Of what run_repeatedly has prepared; empty for what it has run once.
+        self._statement_names: dict[bytes, bytes] = {}
 
     @classmethod
     def connect(  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] - rows are tuples here
@@ -133,9 +132,12 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
                 raise psycopg.errors.error_from_result(result)
 
     def rollback(self) -> None:
-        """Roll back, after which the driver has the server forget all that was prepared."""
-        self._statement_names.clear()
+        """Roll back, and forget all that was prepared: so the driver does with what it has prepared itself, if any."""
+        is_in_transaction = self.pgconn.transaction_status != TransactionStatus.IDLE
         super().rollback()
+        if is_in_transaction and self._statement_names:
+            self._statement_names.clear()
+            self.execute("deallocate all", prepare=False)
 
     def discard(self) -> None:
         """Close it, whatever state it is in, and whoever it belongs to."""

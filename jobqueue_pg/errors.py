@@ -32,6 +32,8 @@ ROLLED_BACK = (
     # Once they have come, nothing is prepared any more: see jobqueue_pg.sessions.
     errors.InvalidSqlStatementName,
     errors.DuplicatePreparedStatement,
+    # The server has ended the session because nothing was asked of it: what it was asked at that moment was not begun.
+    errors.IdleSessionTimeout,
 )
 """Errors after which the same statement may be tried again soon."""
 

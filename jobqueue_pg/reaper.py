@@ -46,7 +46,7 @@ class Reaper:
         now, is_in_doubt, has_succeeded_bundles = self._look(dead_for, kept_for)
         rescues: list[Rescue] = []
         # Asked in any case: the answer depends on when it was asked before.
-        if if_counts(now) and self._open:
+        if if_counts(now) and is_in_doubt:
 
             def free(connection: psycopg.Connection[Any]) -> list[Rescue]:
                 self._begin(connection)

@@ -12,9 +12,9 @@ from jobqueue_pg.queries.columns import BUNDLE_COLUMNS, JOB_COLUMNS, NOW, STATE
 ADD_JOB: Final = f"""
 insert into {{schema}}.job (id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
 select
-  %(id)s, %(type)s, %(payload)s::jsonb, %(priority)s, %(origin)s, %(max_retry_count)s,
+  %(id)s::uuid, %(type)s::text, %(payload)s::jsonb, %(priority)s::bigint, %(origin)s::text, %(max_retry_count)s::int,
   coalesce(
-    coalesce(%(now)s::timestamptz, clock_timestamp()) + make_interval(secs => %(delay)s::double precision),
+    coalesce(%(now)s::timestamptz, clock_timestamp()) + pg_catalog.make_interval(secs => %(delay)s::double precision),
     %(start_at)s::timestamptz
   ),
   {NOW}, {NOW}

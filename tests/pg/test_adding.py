@@ -10,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from psycopg.types.string import StrDumper
 
 import jobqueue_pg
 from jobqueue import (
@@ -355,3 +356,21 @@ def test_ids_increase(service: QueueService) -> None:
     assert ids == sorted(ids)
     given = uuid4()
     assert service.add_job(make_job(id=given)).id == given
+
+
+EVIL = (
+    "create function evil.make_interval(secs float8) returns interval language sql as $$ select interval '99 years' $$"
+)
+
+
+def test_what_a_caller_has_made_of_its_connection(service: QueueService, queue: str) -> None:
+    """A job is joined whatever the caller's connection makes of text, and wherever it looks for functions first."""
+    with psycopg.connect(queue) as caller:
+        caller.adapters.register_dumper(str, StrDumper)
+        for statement in ("create schema evil", EVIL, "set local search_path = evil, pg_catalog"):
+            caller.execute(statement.encode())
+        for _ in range(3):
+            service.enqueue("t", 1, delay=timedelta(seconds=10), priority=5, connection=caller)
+    jobs = service.get_all_jobs_to_do()
+    assert len(jobs) == 3
+    assert all(job.start_at - job.created_at < timedelta(minutes=5) for job in jobs if job.start_at and job.created_at)

@@ -186,6 +186,25 @@ def test_sessions_that_may_not_be_idle(owned, admin, registry, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def test_a_session_that_ends_as_it_is_asked(owned, admin):
+    """What a session is asked at the moment when it ends because it was idle is asked again, in another one."""
+    if admin.info.server_version < 140000:
+        pytest.skip("idle_session_timeout is new in version 14")
+    service = owned.service(poll_only=True)
+    asked = []
+
+    def ask(connection):
+        asked.append(connection.info.backend_pid)
+        if len(asked) == 1:
+            connection.execute("set idle_session_timeout = '1ms'")
+            gone = f"select from pg_stat_activity where pid = {asked[0]}"
+            wait_until(lambda: not admin.execute(gone).fetchone())
+        return fetch_all(connection, "select 1")
+
+    assert service.store._database.perform(ask) == [1]
+    assert len(set(asked)) == 2
+
+
 def test_serializable_by_default(owned, admin, registry):
     """Where transactions are serializable unless they say otherwise, ours say otherwise, and fail each other never."""
     set_for_database(admin, "default_transaction_isolation", "serializable")

@@ -1,5 +1,6 @@
 """What a process costs the database that has nothing to do, counted in statements and transactions."""
 
+import threading
 import time
 from datetime import timedelta
 from typing import Any, LiteralString
@@ -9,7 +10,7 @@ import pytest
 from jobqueue import Job, Registry
 from jobqueue_pg.database import Database
 from jobqueue_pg.queries.claiming import CLAIM_JOBS
-from jobqueue_pg.queries.maintaining import LOOK_AROUND, SWEEP_CLAIMS
+from jobqueue_pg.queries.maintaining import LOOK_AROUND, REAP_JOBS, SWEEP_CLAIMS
 from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_WATCHFUL_TRIP
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import Workers
@@ -55,6 +56,24 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setattr(Database, "execute", executing)
     monkeypatch.setattr(Database, "_try_once", lending)
     return seen
+
+
+def test_claims_that_are_beaten_for_cost_nothing_more(workers: Workers, registry: Registry, seen: Seen) -> None:
+    """While jobs run for longer than dead_for, and are beaten for, a round is one statement all the same."""
+    may_end = threading.Event()
+    registry.register_func_for_job_type("long", lambda _: may_end.wait(PATIENCE))
+    service = workers.service(heartbeat_interval=DEAD_FOR / 4, dead_for=DEAD_FOR)
+    job = service.enqueue("long", 1)
+    workers.start_on(service, registry)
+    try:
+        wait_until(lambda: service.get_job(job.id).started)
+        began_at = time.monotonic()
+        wait_until(lambda: time.monotonic() - began_at > DEAD_FOR.total_seconds() + 2 * ROUND)
+        seen.clear()
+        wait_until(lambda: seen.statements.count(LOOK_AROUND) >= 3)
+        assert REAP_JOBS not in seen.statements
+    finally:
+        may_end.set()
 
 
 def test_who_waits_makes_one_statement_at_a_time(workers: Workers, registry: Registry, seen: Seen) -> None:

@@ -145,6 +145,21 @@ def test_many_are_added_under_row_level_security(service_as, migrated, prefix, c
     assert_counts_true(connection)
 
 
+def test_row_level_security_that_comes_into_force(service_as, migrated, prefix, connection):
+    """It is asked for each time: a caller may take another role, and tables may be altered, while a service runs."""
+    hundred = [JobDesc(n, type="t") for n in range(100)]
+    with service_as("enqueuer") as service, psycopg.connect(migrated) as caller:
+        for role in ("reset role", f"set role {prefix}_enqueuer"):
+            caller.execute(role)
+            service.add_bundle(JobBundle.new("b", hundred))
+            service.add_bundle(JobBundle.new("b", hundred), connection=caller)
+            caller.commit()
+            connection.execute("alter table worker.job enable row level security")
+            connection.execute("drop policy if exists anything on worker.job")
+            connection.execute("create policy anything on worker.job for insert with check (true)")
+    assert fetch_all(connection, "select count(*) from worker.job") == [400]
+
+
 def test_an_enqueuer_is_told_of_at_once(service_as, migrated):
     """Who listens hears of its jobs: it needs no right for that, and no function runs with more rights than its own."""
     with Ear(migrated) as ear, service_as("enqueuer") as service:

@@ -13,7 +13,7 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 import jobqueue_pg
-from jobqueue import Job, RefusedError
+from jobqueue import DuplicateJobError, Job, RefusedError
 from jobqueue.queue_service import QueueService
 from jobqueue_pg.pool import Pool, application_pool
 from tests.fixtures.stores import Connection, fetch_all, make_job
@@ -28,9 +28,9 @@ class NoLuckError(Exception):
     pass
 
 
-def fail_in_a_transaction(pool: Pool) -> NoReturn:
+def fail_in_a_transaction(pool: Pool, statements: int) -> NoReturn:
     with pool.connection(isolation="read committed") as session:
-        for _ in range(OFTEN):
+        for _ in range(statements):
             session.execute("select 42")
         raise NoLuckError
 
@@ -52,19 +52,37 @@ def test_prepared_at_the_second_run(pool: Pool) -> None:
     assert prepared == [0, 1, 1]
 
 
-def test_after_a_transaction_was_rolled_back(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
-    """When the driver has had the server forget what was prepared, it is prepared again, and nobody is worried."""
+@pytest.mark.parametrize("statements", [1, OFTEN])
+def test_after_a_transaction_was_rolled_back(pool: Pool, caplog: pytest.LogCaptureFixture, statements: int) -> None:
+    """Whether or not the driver has had the server forget what was prepared, it is prepared again, without a word."""
     for _ in range(2):
         with pool.connection() as session:
             session.run_repeatedly(DIVIDE, ["1"])
     with pytest.raises(NoLuckError):
-        fail_in_a_transaction(pool)
+        fail_in_a_transaction(pool, statements)
     with pool.connection() as session:
         assert fetch_all(session, PREPARED, DIVIDE.decode()) == [0]
         for _ in range(2):
             session.run_repeatedly(DIVIDE, ["1"])
         assert fetch_all(session, PREPARED, DIVIDE.decode()) == [1]
     assert not caplog.records
+
+
+def test_errors_leave_nothing_behind(queue: str) -> None:
+    """However many calls are refused, with a transaction or without, a session has no more than it needs."""
+    with closing(jobqueue_pg.connect(queue, pool_size=1, poll_only=True)) as service:
+        known = make_job()
+        service.add_job(known)
+        for _ in range(10):
+            for _ in range(2):
+                service.enqueue("t", 1)
+            with pytest.raises(DuplicateJobError):
+                service.add_job(known)
+            with pytest.raises(DuplicateJobError):
+                service.add_jobs([make_job(), known])
+        with service.store._database.pool.connection() as session:  # type: ignore[attr-defined]
+            [kept] = fetch_all(session, "select count(*) from pg_prepared_statements where name ~ '^jobqueue'")
+    assert kept <= 1
 
 
 def test_preparations_that_are_lost(queue: str, caplog: pytest.LogCaptureFixture) -> None:
