@@ -269,7 +269,7 @@ class WorkerStore(Protocol):
         kept_for: timedelta | None = None,
         if_counts: SilenceCounts = always_counts,
     ) -> Round:
-        """Do what ``reap_jobs`` does bit by bit, for who calls again and again: one call at a time, a minute apart at most.
+        """Do what ``reap_jobs`` does bit by bit, for who calls again and again: one at a time, a minute apart at most.
 
         Each is short, however many jobs there are. It judges the claims that were made since about the first call, and
         goes on looking for those that are older. With *kept_for* it looks for bundles to be deleted, too.
