@@ -1,6 +1,7 @@
 """A job queue for synchronous, threaded Python: enqueue in your transaction, run in threads."""
 
 from jobqueue import testing as testing
+from jobqueue.answers import Discard, Snooze
 from jobqueue.api import (
     add_bundle,
     add_job,
@@ -74,7 +75,8 @@ from jobqueue.execution import do_job
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job
 from jobqueue.listeners import ServiceListener
-from jobqueue.models import AttemptError, Discard, Job, JobBundle, JobDesc, Snooze, State, Status
+from jobqueue.middleware import AddMiddleware, CaptureExceptions, LogRuns, WorkMiddleware
+from jobqueue.models import AttemptError, Job, JobBundle, JobDesc, Priority, State, Status
 from jobqueue.payload import RawJSON, converter, job_type_of
 from jobqueue.registry import (
     Registry,
@@ -87,14 +89,16 @@ from jobqueue.registry import (
     registered_job_types,
     unregister,
 )
-from jobqueue.retry import Exponential, Fixed, Never, RetryPolicy
+from jobqueue.retry import Exponential, Fixed, Linear, Never, RetryPolicy, Waits
 from jobqueue.service import Service
 from jobqueue.settings import WorkerSettings
 from jobqueue.worker import WorkerPool, finish_threads, start_polling_available_jobs, start_threads, stop_threads
 
 __all__ = [
+    "AddMiddleware",
     "AttemptError",
     "BackendError",
+    "CaptureExceptions",
     "Claim",
     "ClosedError",
     "Discard",
@@ -115,12 +119,15 @@ __all__ = [
     "JobNotFoundError",
     "JobQueueError",
     "JobTimeoutError",
+    "Linear",
     "LockTimeoutError",
+    "LogRuns",
     "LostClaimError",
     "Never",
     "NotFoundError",
     "NotInitializedError",
     "PayloadError",
+    "Priority",
     "RawJSON",
     "RefusedError",
     "RegistrationError",
@@ -136,6 +143,8 @@ __all__ = [
     "Status",
     "TransactionError",
     "UnavailableError",
+    "Waits",
+    "WorkMiddleware",
     "WorkerPool",
     "WorkerSettings",
     "add_bundle",

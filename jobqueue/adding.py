@@ -11,6 +11,7 @@ from jobqueue.errors import InvalidJobError
 from jobqueue.limits import BIGINT, COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name, check_size
 from jobqueue.models import Job, JobBundle
 from jobqueue.registry import default_registry
+from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.service import JobType
 
 
@@ -81,6 +82,7 @@ def _with_origin(job: Job, origin: str) -> Job:
         priority=job.priority,
         start_at=job.start_at,
         max_retry_count=job.max_retry_count,
+        retry_policy_json=job.retry_policy_json,
     )
 
 
@@ -99,8 +101,13 @@ def job_type_named(type_or_handler: str | JobType) -> str:
     return job_type
 
 
-def retries_of(type_or_handler: str | JobType) -> int:
-    """Return how often jobs are run again when nobody says so: as their handler does, if it is known here."""
+def retries_of(type_or_handler: str | JobType, retry: RetryPolicy | None) -> int | None:
+    """Return how often jobs are run again when nobody says so: as their handler does, if it is known here.
+
+    None leaves it to the waits that *retry* lists.
+    """
+    if isinstance(retry, Waits):
+        return None
     handler = default_registry.find(type_or_handler) if isinstance(type_or_handler, str) else type_or_handler
     return 0 if handler is None else handler.max_retry_count
 

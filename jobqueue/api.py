@@ -10,6 +10,7 @@ from jobqueue.context import current_service, default_service
 from jobqueue.health import OnError
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ServiceListener
 from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.retry import RetryPolicy
 from jobqueue.service import JobType
 from jobqueue.store import Cursor
 from jobqueue.threads import Timeout
@@ -39,6 +40,7 @@ def enqueue(
     start_at: datetime | None = None,
     delay: timedelta | None = None,
     max_retry_count: int | None = None,
+    retry: RetryPolicy | None = None,
     notify: bool = True,
     connection: object = None,
 ) -> Job:
@@ -51,6 +53,7 @@ def enqueue(
         start_at=start_at,
         delay=delay,
         max_retry_count=max_retry_count,
+        retry=retry,
         notify=notify,
         connection=connection,
     )

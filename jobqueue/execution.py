@@ -3,22 +3,25 @@
 import logging
 import re
 import traceback
+from collections.abc import Sequence
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import attrs
 
+from jobqueue.answers import Discard, Snooze
 from jobqueue.context import make_current
 from jobqueue.errors import HandlerNotFoundError, JobInterruptedError, LostClaimError, PayloadError
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job_context
 from jobqueue.limits import check_size
-from jobqueue.models import Discard, Job, JobBundle, Snooze
+from jobqueue.middleware import WorkMiddleware, run_through
+from jobqueue.models import Job, JobBundle
 from jobqueue.outcomes import Outcome, RunError
 from jobqueue.payload import MAX_PAYLOAD_BYTES, dump_json
 from jobqueue.registry import Registry, ScheduleRetry, default_registry
-from jobqueue.retry import DEFAULT_POLICY
+from jobqueue.retry import DEFAULT_POLICY, ErrorFilter, kinds_of
 from jobqueue.service import Service
 
 logger = logging.getLogger(__name__)
@@ -33,16 +36,22 @@ _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 def execute(
-    job: Job, context: JobContext, handler: Handler[..., Any] | None, schedule_retry: ScheduleRetry | None = None
+    job: Job,
+    context: JobContext,
+    handler: Handler[..., Any] | None,
+    schedule_retry: ScheduleRetry | None = None,
+    middleware: Sequence[WorkMiddleware] = (),
 ) -> Outcome:
-    """Run a claimed *job* with its *handler*, and return what is to become of it; never raise what the run raised.
+    """Run a claimed *job* with its *handler*, through *middleware*; return what is to become of it.
+
+    What the run raises is never raised.
 
     A failed run is retried, as long as the job has retries left, when *schedule_retry* says, else when the handler's
     policy does, else by DEFAULT_POLICY. A run that was told to stop, and ended by the error that told it, is released:
     also when its claim is lost, since it is for the store's fence to say whether it really is. An atomic run that has
     failed because its connection is gone is rescued.
     """
-    return copy_context().run(_run, job, context, handler, schedule_retry)
+    return copy_context().run(_run, job, context, handler, schedule_retry, middleware)
 
 
 def do_job(job: Job, registry: Registry = default_registry, *, connection: object = None) -> object:
@@ -70,7 +79,7 @@ def run_now(
     handler = registry.find(job.type)
     timeout = None if handler is None else handler.timeout_or(None)
     context = JobContext(job, timeout=timeout, service=service, bundle=bundle, connection=connection)
-    return copy_context().run(_call, job, context, handler)
+    return copy_context().run(_call, job, context, handler, ())
 
 
 def run_error_of(error: BaseException) -> RunError:
@@ -81,7 +90,11 @@ def run_error_of(error: BaseException) -> RunError:
     kind = _storable(f"{type(error).__module__}.{type(error).__qualname__}")
     trace = _end_of(_traceback_of(error))
     return RunError(
-        message=_start_of(_message_of(error)), type=kind, traceback=trace, data_json=_data_json_of(error, kind, trace)
+        message=_start_of(_message_of(error)),
+        type=kind,
+        traceback=trace,
+        data_json=_data_json_of(error, kind, trace),
+        kinds=kinds_of(error),
     )
 
 
@@ -96,7 +109,7 @@ def outcome_of_failure(
     if job.current_retry_count >= job.max_retry_count:
         return _failed(job, error)
     try:
-        if schedule_retry is None:
+        if schedule_retry is None or job.retry_policy_json is not None:
             retry = _by_policy(job, handler, error)
         else:
             retry = _scheduled(job, context, schedule_retry, error)
@@ -137,18 +150,24 @@ def enter(context: JobContext) -> None:
         make_current(context.service)
 
 
-def _call(job: Job, context: JobContext, handler: Handler[..., Any] | None) -> object:
+def _call(
+    job: Job, context: JobContext, handler: Handler[..., Any] | None, middleware: Sequence[WorkMiddleware]
+) -> object:
     if handler is None:
         raise HandlerNotFoundError(f"no handler is registered for jobs of type {job.type!r} (job {job.id})")
     enter(context)
-    return handler.run(context)
+    return run_through(middleware, context, lambda: handler.run(context)) if middleware else handler.run(context)
 
 
 def _run(
-    job: Job, context: JobContext, handler: Handler[..., Any] | None, schedule_retry: ScheduleRetry | None
+    job: Job,
+    context: JobContext,
+    handler: Handler[..., Any] | None,
+    schedule_retry: ScheduleRetry | None,
+    middleware: Sequence[WorkMiddleware],
 ) -> Outcome:
     try:
-        result = _call(job, context, handler)
+        result = _call(job, context, handler, middleware)
         return Outcome.finished(job) if result is None else _after_success(job, context, result)
     except BaseException as error:  # noqa: BLE001 - not even SystemExit in a handler may end a worker thread
         if context.is_cut_off:
@@ -183,7 +202,9 @@ def _scheduled(job: Job, context: JobContext, schedule_retry: ScheduleRetry, err
 
 
 def _by_policy(job: Job, handler: Handler[..., Any] | None, error: RunError) -> Outcome | None:
-    policy = DEFAULT_POLICY if handler is None or handler.retry is None else handler.retry
+    policy = job.retry_policy or (handler and handler.retry) or DEFAULT_POLICY
+    if isinstance(policy, ErrorFilter) and not policy.retries_after(error.kinds):
+        return None
     delay = policy.delay_before(job.current_retry_count + 1)
     return None if delay is None else Outcome.retry(job, error, delay=_checked_delay(delay))
 

@@ -12,7 +12,7 @@ from jobqueue.errors import RegistrationError
 from jobqueue.job_context import JobContext
 from jobqueue.models import Job
 from jobqueue.payload import load_json
-from jobqueue.retry import RetryPolicy
+from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.signature import HandlerCall, name_of
 
 _P = ParamSpec("_P")
@@ -43,6 +43,7 @@ class Enqueue(Protocol[_T_contra]):
         start_at: datetime | None = None,
         delay: timedelta | None = None,
         max_retry_count: int | None = None,
+        retry: RetryPolicy | None = None,
         notify: bool = True,
         connection: object = None,
     ) -> Job:
@@ -97,7 +98,7 @@ class Handler(Generic[_P, _R_co]):
         function: Callable[_P, _R_co],
         *,
         call: HandlerCall | None,
-        max_retry_count: int = 0,
+        max_retry_count: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: HandlerTimeout = SERVICE_TIMEOUT,
         atomic: bool = False,
@@ -107,8 +108,9 @@ class Handler(Generic[_P, _R_co]):
         name = name_of(function)
         self.type: Final = type
         self.function: Final = function
-        self.max_retry_count: Final = _checked_count(max_retry_count, name)
         self.retry: Final = _checked_policy(retry, name)
+        usual_count = len(retry.waits) if isinstance(retry, Waits) else 0
+        self.max_retry_count: Final = usual_count if max_retry_count is None else _checked_count(max_retry_count, name)
         self.timeout: Final = _checked_timeout(timeout, name)
         self.atomic: Final = _checked_flag(atomic, name)
         self._call = call

@@ -1,19 +1,35 @@
-"""What stands between those who add jobs and the rows: middleware, in force in the context that has put it there."""
+"""Middleware: what stands between those who add jobs and the rows, and between workers and handlers.
 
+What a service, or a worker pool, was told to use is in force for all that passes through it, the first to be added
+outermost. For tests there is more, which is in force in the context that has put it there.
+"""
+
+import logging
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import attrs
 
+from jobqueue.job_context import JobContext
 from jobqueue.models import Job, JobBundle
-from jobqueue.service import Service
+from jobqueue.service import AddingMiddleware, Service
+
+logger = logging.getLogger(__name__)
+
+WorkMiddleware = Callable[[JobContext, Callable[[], object]], object]
+"""Stands between a worker and a handler: is called with the context of a run, and with what goes on to the handler.
+
+It calls that once, and returns what it has returned; or it does something else, and returns what a handler might. What
+it raises, or lets through, is the run's error.
+"""
 
 _in_force: ContextVar[tuple["_Layer", ...]] = ContextVar("jobqueue_add_middleware", default=())
 
 
 class AddMiddleware:
-    """Stands between a service and its rows when something is added; this one lets everything through.
+    """Stands between a service and its rows when something is added; this one lets everything through: derive from it.
 
     What reaches it is complete: checked, and with an origin. It adds by calling *add*, or does something else, and
     returns what the caller is to be given.
@@ -59,11 +75,11 @@ def adding_through(middleware: AddMiddleware, *, outermost: bool) -> Generator[N
 
 def add_job_through(service: Service, job: Job, add: Callable[[Job], Job]) -> Job:
     """Pass *job* through all middleware that is in force, and at last to *add*."""
-    in_force = _middleware_in_force()
+    in_force = _middleware_in_force(service)
     if not in_force:
         return add(job)
 
-    def pass_on(job: Job, rest: Sequence[AddMiddleware]) -> Job:
+    def pass_on(job: Job, rest: Sequence[AddingMiddleware]) -> Job:
         if not rest:
             return add(job)
         return rest[0].add_job(service, job, lambda passed: pass_on(passed, rest[1:]))
@@ -74,13 +90,74 @@ def add_job_through(service: Service, job: Job, add: Callable[[Job], Job]) -> Jo
 def add_bundle_through(service: Service, bundle: JobBundle, add: Callable[[JobBundle], JobBundle]) -> JobBundle:
     """Pass *bundle* through all middleware that is in force, and at last to *add*."""
 
-    def pass_on(bundle: JobBundle, rest: Sequence[AddMiddleware]) -> JobBundle:
+    def pass_on(bundle: JobBundle, rest: Sequence[AddingMiddleware]) -> JobBundle:
         if not rest:
             return add(bundle)
         return rest[0].add_bundle(service, bundle, lambda passed: pass_on(passed, rest[1:]))
 
-    return pass_on(bundle, _middleware_in_force())
+    return pass_on(bundle, _middleware_in_force(service))
 
 
-def _middleware_in_force() -> Sequence[AddMiddleware]:
-    return [layer.middleware for layer in _in_force.get() if not layer.is_over]
+def _middleware_in_force(service: Service) -> Sequence[AddingMiddleware]:
+    return [*service.add_middleware, *[layer.middleware for layer in _in_force.get() if not layer.is_over]]
+
+
+def run_through(middleware: Sequence[WorkMiddleware], context: JobContext, run: Callable[[], object]) -> object:
+    """Pass a run through all of *middleware*, and at last to *run*; return what comes back."""
+    if not middleware:
+        return run()
+    first, rest = middleware[0], middleware[1:]
+    return first(context, lambda: run_through(rest, context, run))
+
+
+@attrs.frozen
+class LogRuns:
+    """Work middleware that logs the beginning and the end of each run, with its duration in seconds.
+
+    The records have ``job_id``, ``job_type`` and ``seconds``. What a failed run leads to is logged by the worker.
+    """
+
+    logger: logging.Logger = logger
+    level: int = logging.INFO
+
+    def __call__(self, context: JobContext, run: Callable[[], object]) -> object:
+        """Run, and log."""
+        self._log(context, "began", {})
+        began = time.monotonic()
+        how = "failed"
+        try:
+            result = run()
+            how = "ended"
+            return result
+        finally:
+            seconds = time.monotonic() - began
+            self._log(context, f"{how} after {seconds:.3f} s", {"seconds": seconds})
+
+    def _log(self, context: JobContext, what: str, facts: dict[str, object]) -> None:
+        job = context.job
+        extra = {"job_id": str(job.id), "job_type": job.type, **facts}
+        self.logger.log(self.level, "run %d of job %s (%s) %s", job.run_count + 1, job.id, job.type, what, extra=extra)
+
+
+@attrs.frozen
+class CaptureExceptions:
+    """Work middleware that has ``capture(error)`` called with what handlers raise: a tracker of errors, for example.
+
+    What *capture* raises itself is logged. ``jobqueue.current_job()`` tells it which job it was.
+    """
+
+    capture: Callable[[Exception], object]
+
+    def __call__(self, context: JobContext, run: Callable[[], object]) -> object:  # noqa: ARG002 - as all of them
+        """Run, and have what is raised captured."""
+        try:
+            return run()
+        except Exception as error:
+            self._capture(error)
+            raise
+
+    def _capture(self, error: Exception) -> None:
+        try:
+            self.capture(error)
+        except Exception:
+            logger.exception("an exception of a handler could not be captured")

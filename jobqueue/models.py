@@ -11,8 +11,10 @@ from uuid import UUID
 import attrs
 
 from jobqueue.errors import InvalidJobError
-from jobqueue.limits import BIGINT, COUNT, check_id, check_int, check_moment, check_name, check_payload
+from jobqueue.limits import BIGINT, check_id, check_int, check_moment, check_name, check_payload
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, job_type_of, load_json, structure
+from jobqueue.retry import RetryPolicy
+from jobqueue.stored_policy import check_retry, check_retry_count, policy_of_json
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -33,6 +35,14 @@ class State(enum.StrEnum):
     RETRYING = "retrying"
     SCHEDULED = "scheduled"
     AVAILABLE = "available"
+
+
+class Priority(enum.IntEnum):
+    """Names for three priorities; any other integer is one, too. Higher is earlier."""
+
+    LOW = -100
+    DEFAULT = 0
+    HIGH = 100
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +84,8 @@ class Job:
     """Not to be started before this moment; None: at once."""
     max_retry_count: int = 0
     """How often the job is run again after a failed run."""
+    retry_policy_json: str | None = attrs.field(default=None, repr=False)
+    """When it is; None: as its handler says."""
 
     bundle_id: UUID | None = None
     completes_bundle_id: UUID | None = None
@@ -109,10 +121,14 @@ class Job:
         id: UUID | None = None,
         priority: int = 0,
         start_at: datetime | None = None,
-        max_retry_count: int = 0,
+        max_retry_count: int | None = None,
+        retry: RetryPolicy | None = None,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> Self:
         """Describe a job that is not in the queue yet; *type* None takes it from the payload's class.
+
+        *retry* is stored with the job, and goes before what its handler says. *max_retry_count* None is the number of
+        waits that *retry* lists, else 0.
 
         Raises:
             InvalidJobError: a value is of the wrong type or size; its ``field`` names it.
@@ -125,7 +141,8 @@ class Job:
             origin=None if origin is None else check_name("origin", origin),
             priority=check_int("priority", priority, BIGINT),
             start_at=check_moment("start_at", start_at),
-            max_retry_count=check_int("max_retry_count", max_retry_count, COUNT),
+            max_retry_count=check_retry_count(max_retry_count, retry),
+            retry_policy_json=None if retry is None else check_retry("retry", retry),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -145,6 +162,11 @@ class Job:
     def payload(self) -> Any:
         """The payload as a plain JSON value. Raises PayloadError when Python cannot hold it."""
         return load_json(self.payload_json)
+
+    @cached_property
+    def retry_policy(self) -> RetryPolicy | None:
+        """The job's own retry policy, if any. Raises ValueError when this version does not know it."""
+        return None if self.retry_policy_json is None else policy_of_json(self.retry_policy_json)
 
     @cached_property
     def result(self) -> Any:
@@ -231,9 +253,12 @@ class JobDesc:
     origin: str | None = None
     """None: the bundle's."""
     priority: int = 0
-    max_retry_count: int = 0
+    max_retry_count: int | None = None
+    """None: as often as *retry* lists waits, else 0."""
     start_at: datetime | None = None
     """None: the bundle's."""
+    retry: RetryPolicy | None = None
+    """None: as the handler says."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -337,25 +362,6 @@ class Status:
         return f"Status{{NumJobs: {self.num_jobs}, NumJobBundles: {self.num_job_bundles}}}"
 
 
-def _check_delay(_: object, __: object, value: Any) -> None:
-    if not isinstance(value, timedelta) or value < timedelta(0):
-        raise ValueError(f"Snooze needs a delay of zero or more as a timedelta, not {value!r}")
-
-
-@attrs.frozen
-class Snooze:
-    """Returned by a handler: run the job again after *delay*, as if this run had not been; no retry is used up."""
-
-    delay: timedelta = attrs.field(validator=_check_delay)
-
-
-@attrs.frozen
-class Discard:
-    """Returned by a handler: the job is not worth running any more; it is cancelled, with *reason* as its message."""
-
-    reason: str
-
-
 def _checked_desc(desc: object) -> JobDesc:
     if not isinstance(desc, JobDesc):
         raise InvalidJobError(f"a bundle is made of JobDesc, not {type(desc).__qualname__}", field="descs")
@@ -365,7 +371,13 @@ def _checked_desc(desc: object) -> JobDesc:
 def _settled(desc: JobDesc, origin: str | None, max_payload_bytes: int) -> JobDesc:
     """Check a description that becomes a job only later, and spell out what it leaves open."""
     job = _job_of(_checked_desc(desc), origin, None, max_payload_bytes, bundle_id=None)
-    return attrs.evolve(desc, payload=RawJSON(job.payload_json), type=job.type, origin=job.origin)
+    return attrs.evolve(
+        desc,
+        payload=RawJSON(job.payload_json),
+        type=job.type,
+        origin=job.origin,
+        max_retry_count=job.max_retry_count,
+    )
 
 
 def _job_of(
@@ -378,6 +390,7 @@ def _job_of(
         priority=desc.priority,
         start_at=desc.start_at if desc.start_at is not None else start_at,
         max_retry_count=desc.max_retry_count,
+        retry=desc.retry,
         max_payload_bytes=max_payload_bytes,
     )
     # By evolve() it would be made twice; and nobody has seen it yet.

@@ -48,6 +48,8 @@ class RunError:
     traceback: str = ""
     data_json: str | None = None
     """The job's ``error_data``."""
+    kinds: frozenset[str] = frozenset()
+    """The classes that the error is of, as ErrorFilter names them; not kept."""
 
 
 @attrs.frozen(kw_only=True)

@@ -79,7 +79,7 @@ class Registry:
         self,
         type: str | _Class | None = None,
         *,
-        max_retry_count: int = 0,
+        max_retry_count: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: HandlerTimeout = SERVICE_TIMEOUT,
         atomic: bool = False,
@@ -91,8 +91,9 @@ class Registry:
         """Make the decorated function the handler of a job type; ``@registry.handler`` alone is enough.
 
         *type* is a name, a pattern or a payload class; None takes the class that the payload parameter is annotated
-        with. *max_retry_count* is for jobs that do not say themselves how often they are run again after a failure,
-        *retry* says when (None: exponentially later, see DEFAULT_POLICY). *timeout* None (or zero) means no limit; the
+        with. *max_retry_count* is for jobs that do not say themselves how often they are run again after a failure
+        (None: as often as *retry* lists Waits, else not at all), *retry* says when and after which errors (None:
+        exponentially later, see DEFAULT_POLICY). *timeout* None (or zero) means no limit; the
         default is the service's ``job_timeout``. An *atomic* handler works on ``ctx.connection``, in a transaction that
         commits together with the job's completion, or not at all. What parameters the function may have, HandlerCall
         tells.

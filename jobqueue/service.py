@@ -1,6 +1,6 @@
 """What an application holds to add, read, reset and delete jobs: the port, whatever stands behind it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -10,6 +10,7 @@ from jobqueue.health import Health, OnError
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, Listeners, ServiceListener
 from jobqueue.models import Job, JobBundle, State, Status
 from jobqueue.notifier import Notifier
+from jobqueue.retry import RetryPolicy
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Cursor, Store
 from jobqueue.threads import Timeout
@@ -34,6 +35,18 @@ class Finishable(Protocol):
 
     def finish(self, timeout: float | timedelta | None = None) -> bool:
         """Stop and wait; return whether everything has ended."""
+        ...
+
+
+class AddingMiddleware(Protocol):
+    """What may stand between a service and its rows; see ``jobqueue.AddMiddleware``."""
+
+    def add_job(self, service: "Service", job: Job, add: Callable[[Job], Job]) -> Job:
+        """Add *job*, or do something else."""
+        ...
+
+    def add_bundle(self, service: "Service", bundle: JobBundle, add: Callable[[JobBundle], JobBundle]) -> JobBundle:
+        """Add *bundle*, or do something else."""
         ...
 
 
@@ -66,6 +79,15 @@ class Service(Protocol):
         """The events, for worker pools."""
         ...
 
+    @property
+    def add_middleware(self) -> Sequence[AddingMiddleware]:
+        """What stands between this service and its rows, the outermost first."""
+        ...
+
+    def use(self, middleware: AddingMiddleware) -> None:
+        """Have all that is added pass through *middleware*, within what was added before. It stays for good."""
+        ...
+
     def add_job(self, job: Job, *, notify: bool = True, connection: object = None) -> Job:
         """Add *job*; return it as it was stored. Raises DuplicateJobError when its id is there already."""
         ...
@@ -88,12 +110,14 @@ class Service(Protocol):
         start_at: datetime | None = None,
         delay: timedelta | None = None,
         max_retry_count: int | None = None,
+        retry: RetryPolicy | None = None,
         notify: bool = True,
         connection: object = None,
     ) -> Job:
         """Make a job and add it.
 
-        *delay* counts from now by the database's clock, and excludes *start_at*. *max_retry_count* None is the
+        *delay* counts from now by the database's clock, and excludes *start_at*. *retry* is stored with the job, and
+        goes before what its handler says. *max_retry_count* None is the number of waits that *retry* lists, or else the
         handler's, when one is given or registered in this process for the type, else 0.
 
         Raises:

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 
 import attrs
 
+from jobqueue.answers import Discard, Snooze
 from jobqueue.backends.nothing import DoNothingService
 from jobqueue.context import current_service, standing_in
 from jobqueue.errors import NotInitializedError
 from jobqueue.execution import reason_of, run_now
 from jobqueue.middleware import AddMiddleware, adding_through
-from jobqueue.models import Discard, Job, JobBundle, JobDesc, Snooze
+from jobqueue.models import Job, JobBundle, JobDesc
 from jobqueue.payload import dump_json
 from jobqueue.registry import Registry, default_registry
 from jobqueue.service import Service
@@ -159,4 +160,5 @@ def _job_of(desc: JobDesc) -> Job:
         priority=desc.priority,
         start_at=desc.start_at,
         max_retry_count=desc.max_retry_count,
+        retry=desc.retry,
     )

@@ -11,6 +11,7 @@ from jobqueue.errors import PayloadError
 from jobqueue.models import Fence, Job, JobBundle, JobDesc
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue, RunError
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, dump_json, load_json
+from jobqueue.stored_policy import policy_json, policy_of_json
 
 Row = Sequence[Any]
 
@@ -51,6 +52,7 @@ def job_of_row(row: Row) -> Job:
         error_msg=row[22],
         error_data_json=row[23],
         result_json=row[24],
+        retry_policy_json=row[25],
     )
 
 
@@ -75,6 +77,7 @@ def job_of_claimed_row(row: Row, started_at: datetime, claim_id: UUID, claimant:
         error_msg=row[15],
         error_data_json=row[16],
         result_json=row[17],
+        retry_policy_json=row[18],
         started_at=started_at,
         updated_at=started_at,
         worker_alive_at=started_at if claimant.beats else None,
@@ -108,6 +111,7 @@ def _desc(row: Row) -> JobDesc:
         priority=row[3],
         max_retry_count=row[4],
         start_at=row[5],
+        retry=None if row[6] is None else policy_of_json(row[6]),
     )
 
 
@@ -132,6 +136,7 @@ def job_parameters(job: Job, delay: timedelta | None) -> dict[str, str | None]:
         "priority": f"{int(job.priority)}",
         "origin": job.origin,
         "max_retry_count": f"{int(job.max_retry_count)}",
+        "retry_policy": job.retry_policy_json,
         "start_at": None if job.start_at is None else job.start_at.isoformat(),
         "delay": None if delay is None else f"{delay.total_seconds()}",
     }
@@ -165,7 +170,8 @@ def _record(job: Job) -> str:
             "start_at": None if job.start_at is None else job.start_at.isoformat(),
         }
     )
-    return f'{columns[:-1]},"payload":{job.payload_json}}}'
+    policy = "" if job.retry_policy_json is None else f',"retry_policy":{job.retry_policy_json}'
+    return f'{columns[:-1]}{policy},"payload":{job.payload_json}}}'
 
 
 def job_blocks(jobs: Iterable[Job], moment: datetime | None) -> Iterator[str]:
@@ -190,9 +196,10 @@ def job_blocks(jobs: Iterable[Job], moment: datetime | None) -> Iterator[str]:
 def _line(job: Job) -> str:
     bundle_id = _NULL if job.bundle_id is None else job.bundle_id.hex
     start_at = _NULL if job.start_at is None else job.start_at.isoformat()
+    policy = _NULL if job.retry_policy_json is None else _escaped_name(job.retry_policy_json)
     return (
         f"{job.id.hex}\t{bundle_id}\t{_escaped_name(job.type)}\t{_escaped(job.payload_json)}\t{int(job.priority)}\t"
-        f"{_escaped_name(job.origin or '')}\t{int(job.max_retry_count)}\t{start_at}"
+        f"{_escaped_name(job.origin or '')}\t{int(job.max_retry_count)}\t{policy}\t{start_at}"
     )
 
 
@@ -230,7 +237,8 @@ def _on_stopped_json(desc: JobDesc | None) -> str | None:
             "startAt": None if desc.start_at is None else desc.start_at.isoformat(),
         }
     )
-    return f'{columns[:-1]},"payload":{dump_json(desc.payload)}}}'
+    policy = "" if desc.retry is None else f',"retryPolicy":{policy_json(desc.retry)}'
+    return f'{columns[:-1]}{policy},"payload":{dump_json(desc.payload)}}}'
 
 
 def fences_json(fences: Iterable[Fence]) -> str:

@@ -1,7 +1,7 @@
 """Runs of atomic handlers: inside a transaction that commits together with their job's completion, or not at all."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -11,6 +11,7 @@ from jobqueue.execution import execute, outcome_of_failure, run_error_of
 from jobqueue.handler import Handler
 from jobqueue.health import Health
 from jobqueue.job_context import JobContext
+from jobqueue.middleware import WorkMiddleware
 from jobqueue.models import Job
 from jobqueue.outcomes import Outcome, OutcomeKind, RunError
 from jobqueue.payload import dump_json
@@ -38,9 +39,17 @@ class AtomicRuns:
     """Runs jobs whose handlers are atomic, for all threads of a pool."""
 
     def __init__(
-        self, store: WorkerStore, registry: Registry, *, max_rescues: int, lost_claims: LostClaims, health: Health
+        self,
+        store: WorkerStore,
+        registry: Registry,
+        *,
+        max_rescues: int,
+        lost_claims: LostClaims,
+        health: Health,
+        middleware: Sequence[WorkMiddleware] = (),
     ) -> None:
         self._store = store
+        self._middleware = middleware
         self._registry = registry
         self._max_rescues = max_rescues
         self._lost_claims = lost_claims
@@ -61,7 +70,8 @@ class AtomicRuns:
             with self._store.handler_transaction() as transaction:
                 self._note_connection()
                 context.work_in(transaction)
-                outcome = execute(job, context, handler, self._registry.schedule_retry_of(job.type))
+                schedule_retry = self._registry.schedule_retry_of(job.type)
+                outcome = execute(job, context, handler, schedule_retry, self._middleware)
                 if outcome.kind not in _COMMITTED:
                     return RunEnd(self._unless_spent(job, outcome))
                 is_saved = transaction.save(outcome)

@@ -10,6 +10,7 @@ from typing import Final
 
 from jobqueue.events import ClaimLost, Connected, Event, JobAvailable
 from jobqueue.job_context import JobContext
+from jobqueue.middleware import WorkMiddleware
 from jobqueue.models import Job
 from jobqueue.registry import Registry
 from jobqueue.service import Service
@@ -77,7 +78,9 @@ class Worker(StoppableThread):
 class Crew:
     """The threads of one worker pool, over a store of their own."""
 
-    def __init__(self, service: Service, registry: Registry, num_workers: int) -> None:
+    def __init__(
+        self, service: Service, registry: Registry, num_workers: int, middleware: Sequence[WorkMiddleware] = ()
+    ) -> None:
         self._service = service
         self._registry = registry
         settings = service.settings
@@ -124,11 +127,20 @@ class Crew:
                 for number in range(num_workers)
             ]
         atomic_runs = AtomicRuns(
-            self._store, registry, max_rescues=settings.max_rescues, lost_claims=self._lost_claims, health=health
+            self._store,
+            registry,
+            max_rescues=settings.max_rescues,
+            lost_claims=self._lost_claims,
+            health=health,
+            middleware=middleware,
         )
         beatings: Sequence[Beating] = self._heartbeats or [Unbeaten()] * num_workers
         self._workers = [
-            Worker(f"jobqueue-worker-{number}", self._dispatcher, Runner(service, registry, atomic_runs, beating))
+            Worker(
+                f"jobqueue-worker-{number}",
+                self._dispatcher,
+                Runner(service, registry, atomic_runs, beating, middleware),
+            )
             for number, beating in enumerate(beatings)
         ]
         self._unsubscribe: Callable[[], None] = _nothing

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from jobqueue.errors import ClosedError
+from jobqueue.middleware import WorkMiddleware
 from jobqueue.registry import Registry, default_registry
 from jobqueue.service import Service
 from jobqueue.threads import Timeout, seconds_of
@@ -42,6 +43,7 @@ class WorkerPool:
         self._changing = threading.Lock()
         self._callers = dict[int, bool]()  # threads that change the pool, and whether to stop it is left to them
         self._has_ended: bool | None = None
+        self._middleware: tuple[WorkMiddleware, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -71,6 +73,16 @@ class WorkerPool:
     def _interrupts_a_call(self) -> bool:
         return threading.get_ident() in self._callers
 
+    def use(self, middleware: WorkMiddleware) -> None:
+        """Have every run pass through *middleware*, within what was added before.
+
+        Raises:
+            RuntimeError: the pool was started before.
+        """
+        if self._crew is not None:
+            raise RuntimeError("middleware is added before a worker pool is started")
+        self._middleware += (middleware,)
+
     def start(self) -> None:
         """Start the threads.
 
@@ -89,7 +101,7 @@ class WorkerPool:
             self._service.attach(self)
             self._registry.freeze()
             try:
-                self._crew = Crew(self._service, self._registry, self._threads)
+                self._crew = Crew(self._service, self._registry, self._threads, self._middleware)
                 self._crew.start()
             except BaseException:
                 self._give_up_start()

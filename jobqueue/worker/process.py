@@ -3,10 +3,12 @@
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from datetime import timedelta
 
 from jobqueue.context import current_service
 from jobqueue.errors import JobQueueError
+from jobqueue.middleware import WorkMiddleware
 from jobqueue.threads import Timeout, seconds_of
 from jobqueue.worker.pool import WorkerPool
 
@@ -15,8 +17,10 @@ _pool: WorkerPool | None = None
 _poll_interval: timedelta | None = None  # the shortest that was asked for while no threads ran
 
 
-def start_threads(n: int) -> WorkerPool:
+def start_threads(n: int, *, middleware: Iterable[WorkMiddleware] = ()) -> WorkerPool:
     """Start *n* worker threads on the current service, for all registered handlers.
+
+    Every run passes through *middleware*, the first outermost.
 
     When ``stop_threads`` has left jobs running, these are waited for.
 
@@ -27,6 +31,8 @@ def start_threads(n: int) -> WorkerPool:
     """
     global _pool, _poll_interval
     pool, leftover = WorkerPool(current_service(), threads=n), _pool
+    for each in middleware:
+        pool.use(each)
     # Not under the lock, which the jobs that are waited for may want.
     if leftover is not None and not leftover.is_running:
         leftover.finish()

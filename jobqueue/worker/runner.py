@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Final, Protocol
 from jobqueue.execution import execute
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext
+from jobqueue.middleware import WorkMiddleware
 from jobqueue.models import Fence, Job
 from jobqueue.outcomes import Outcome, RunError
 from jobqueue.registry import Registry, ScheduleRetry
@@ -45,8 +47,16 @@ class Unbeaten:
 class Runner:
     """Runs the jobs of one worker thread, one after the other."""
 
-    def __init__(self, service: Service, registry: Registry, atomic_runs: AtomicRuns, beating: Beating) -> None:
+    def __init__(
+        self,
+        service: Service,
+        registry: Registry,
+        atomic_runs: AtomicRuns,
+        beating: Beating,
+        middleware: Sequence[WorkMiddleware] = (),
+    ) -> None:
         self._service = service
+        self._middleware = middleware
         self._registry = registry
         self._atomic_runs = atomic_runs
         self._beating = beating
@@ -85,7 +95,7 @@ class Runner:
         try:
             if handler is not None and handler.atomic:
                 return self._atomic_runs.run(job, context, handler, self._beating.end)
-            return RunEnd(execute(job, context, handler, schedule_retry))
+            return RunEnd(execute(job, context, handler, schedule_retry, self._middleware))
         except BaseException as error:  # an error so broken that not even its message can be read
             kind = type(error).__qualname__
             logger.exception("job %s failed, and telling how did, too", job.id)

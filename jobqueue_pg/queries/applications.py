@@ -10,9 +10,11 @@ from jobqueue_pg.queries.columns import BUNDLE_COLUMNS, JOB_COLUMNS, NOW, STATE
 # No RETURNING: the client has made the id, and knows every value but the database's own. A delay counts from the call,
 # not from the start of the caller's transaction.
 ADD_JOB: Final = f"""
-insert into {{schema}}.job (id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
+insert into {{schema}}.job
+  (id, "type", payload, priority, origin, max_retry_count, retry_policy, start_at, created_at, updated_at)
 select
   %(id)s::uuid, %(type)s::text, %(payload)s::jsonb, %(priority)s::bigint, %(origin)s::text, %(max_retry_count)s::int,
+  %(retry_policy)s::jsonb,
   coalesce(
     coalesce(%(now)s::timestamptz, clock_timestamp()) + pg_catalog.make_interval(secs => %(delay)s::double precision),
     %(start_at)s::timestamptz
@@ -22,22 +24,24 @@ select
 
 ADD_JOBS: Final = f"""
 insert into {{schema}}.job
-  (id, bundle_id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
-select n.id, n.bundle_id, n."type", n.payload, n.priority, n.origin, n.max_retry_count, n.start_at, {NOW}, {NOW}
+  (id, bundle_id, "type", payload, priority, origin, max_retry_count, retry_policy, start_at, created_at, updated_at)
+select
+  n.id, n.bundle_id, n."type", n.payload, n.priority, n.origin, n.max_retry_count, n.retry_policy, n.start_at, {NOW},
+  {NOW}
 from jsonb_to_recordset(%(jobs)s::jsonb) as n(
   id uuid, bundle_id uuid, "type" text, payload jsonb, priority bigint, origin text, max_retry_count int,
-  start_at timestamptz
+  retry_policy jsonb, start_at timestamptz
 )
 """
 
 # The moments are left to the columns' defaults, as COPY takes no expressions.
 COPY_JOBS: Final = """
-copy {schema}.job (id, bundle_id, "type", payload, priority, origin, max_retry_count, start_at) from stdin
+copy {schema}.job (id, bundle_id, "type", payload, priority, origin, max_retry_count, retry_policy, start_at) from stdin
 """
 
 COPY_JOBS_OF_A_MOMENT: Final = """
 copy {schema}.job
-  (id, bundle_id, "type", payload, priority, origin, max_retry_count, start_at, created_at, updated_at)
+  (id, bundle_id, "type", payload, priority, origin, max_retry_count, retry_policy, start_at, created_at, updated_at)
 from stdin
 """
 

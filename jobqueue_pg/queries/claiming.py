@@ -204,13 +204,13 @@ picked as materialized (
 """
 
 # As many as CLAIMED_COLUMNS, but for the id.
-NO_JOB: Final = "null, " * 16 + "null"
+NO_JOB: Final = "null, " * 17 + "null"
 
 # The last row of a claim: how long until more is due, if that was looked up; when the claim began, as created_at; and,
 # as attempt_errors, what was seen, if somebody wants to go on from there.
-ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, {'null, ' * 7}null"
-WATCHFUL_ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, ({_SEEN}), {'null, ' * 4}null"
-NARROW_ASIDE: Final = f"select 'next', null::float8, {'null, ' * 9}{NOW}, {'null, ' * 7}null"
+ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, {'null, ' * 8}null"
+WATCHFUL_ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, ({_SEEN}), {'null, ' * 5}null"
+NARROW_ASIDE: Final = f"select 'next', null::float8, {'null, ' * 9}{NOW}, {'null, ' * 8}null"
 
 CLAIM_JOBS: Final = f"""
 with recursive {CLAIMING}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import DuplicateJobError, Job, JobBundle, JobDesc, RawJSON
+from jobqueue import DuplicateJobError, Job, JobBundle, JobDesc, RawJSON, Waits
 from tests.conformance.acts import CALENDAR, FUTURE
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import START, make_bundle, make_job
@@ -34,10 +34,11 @@ def test_every_value_is_kept(backend: Backend, add: Any) -> None:
         priority=-(2**63),
         start_at=datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
         max_retry_count=2**31 - 1,
+        retry=Waits([MINUTES, 2 * MINUTES], never_for=KeyError),
     )
     add(backend, job)
     shown = backend.shown(job)
-    given = {"id", "type", "payload", "origin", "priority", "start_at", "max_retry_count"}
+    given = {"id", "type", "payload", "origin", "priority", "start_at", "max_retry_count", "retry_policy"}
     assert {name: shown.pop(name) for name in given} == {name: getattr(job, name) for name in given}
     assert (shown.pop("created_at"), shown.pop("updated_at")) == (START, START)
     assert {name for name, value in shown.items() if value not in {None, 0, ()}} == set()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobqueue import Job, JobBundle, JobDesc
+from jobqueue import Fixed, Job, JobBundle, JobDesc
 from jobqueue.outcomes import Outcome
 from tests.conformance.acts import (
     DEAD_FOR,
@@ -167,7 +167,15 @@ def test_completion_anew(backend: Backend, act: str) -> None:
 
 def test_the_job_of_a_completion(backend: Backend) -> None:
     """The job that a completion adds is as the bundle describes it, knows the bundle, and is no member of it."""
-    desc = JobDesc({"a": [1]}, type="after", origin="elsewhere", priority=-7, max_retry_count=3, start_at=FUTURE)
+    desc = JobDesc(
+        {"a": [1]},
+        type="after",
+        origin="elsewhere",
+        priority=-7,
+        max_retry_count=3,
+        start_at=FUTURE,
+        retry=Fixed(SECOND, only_for=OSError),
+    )
     bundle = backend.add_bundle(1, on_stopped=desc)
     now = backend.clock.advance(SECOND)
     backend.save(Outcome.finished(backend.claim_one()))
@@ -176,7 +184,7 @@ def test_the_job_of_a_completion(backend: Backend) -> None:
     expected = {
         "id": after.id, "type": "after", "payload": {"a": [1]}, "origin": "elsewhere", "priority": -7,
         "max_retry_count": 3, "start_at": FUTURE, "created_at": now, "updated_at": now,
-        "completes_bundle_id": bundle.id,
+        "completes_bundle_id": bundle.id, "retry_policy": desc.retry,
     }  # fmt: skip
     assert shown == {**dict.fromkeys(shown), "attempt_errors": (), **dict.fromkeys(
         ("run_count", "rescue_count", "current_retry_count"), 0), **expected}  # fmt: skip

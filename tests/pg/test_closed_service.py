@@ -12,7 +12,7 @@ import pytest
 
 import jobqueue
 import jobqueue_pg
-from jobqueue import ClosedError, JobBundle, JobDesc, ServiceListener, context
+from jobqueue import AddMiddleware, ClosedError, JobBundle, JobDesc, ServiceListener, context
 from jobqueue.models import new_id
 from jobqueue.queue_service import QueueService
 from jobqueue.service import Service
@@ -55,6 +55,7 @@ REFUSED: Final[Mapping[str, Callable[[Any], object]]] = {
         "b", print
     ),
     "set_on_error": lambda service: service.set_on_error(print),
+    "use": lambda service: service.use(AddMiddleware()),
     "attach": lambda service: service.attach(DEPENDENT),
     "close": lambda service: service.close(),
 }
@@ -63,6 +64,7 @@ TAKEN: Final[Mapping[str, Callable[[Any], object]]] = {
     "listeners": lambda service: service.listeners,
     "max_payload_bytes": lambda service: service.max_payload_bytes,
     "vitals": lambda service: service.vitals,
+    "add_middleware": lambda service: service.add_middleware,
     "health": lambda service: service.health(),
     "detach": lambda service: service.detach(DEPENDENT),
     "remove_listener": lambda service: service.remove_listener(LISTENER),

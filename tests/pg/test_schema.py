@@ -65,6 +65,7 @@ COLUMNS = {
         "cancelled_at": MOMENT_OR_NULL,
         "progress": JSON_OR_NULL,
         "completes_bundle_id": ID_OR_NULL,
+        "retry_policy": JSON_OR_NULL,
     },
 }
 

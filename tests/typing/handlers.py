@@ -10,9 +10,10 @@ from typing import Any, assert_type
 
 import attrs
 
+from jobqueue.answers import Discard, Snooze
 from jobqueue.handler import Enqueue, Handler
 from jobqueue.job_context import JobContext
-from jobqueue.models import Discard, Job, Snooze
+from jobqueue.models import Job
 from jobqueue.registry import Registry
 from jobqueue.retry import Exponential, Fixed, Never, RetryPolicy
 

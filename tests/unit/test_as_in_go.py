@@ -30,8 +30,11 @@ from jobqueue import (
 from jobqueue.models import new_id
 from jobqueue.testing import ignore_job_bundles, ignore_jobs
 
-NOT_FUNCTIONS = {"attach", "detach", "listeners", "max_payload_bytes", "notifier", "settings", "store", "vitals"}
+FOR_POOLS = {"attach", "detach", "listeners", "max_payload_bytes", "notifier", "settings", "store", "vitals"}
 """What worker pools and testing aids want of a service."""
+
+NOT_FUNCTIONS = FOR_POOLS | {"add_middleware", "use"}
+"""Those, and what whoever has made a service does with it once."""
 
 
 class Celsius:

@@ -6,12 +6,13 @@ from uuid import uuid4
 import attrs
 import pytest
 
+from jobqueue.answers import Discard, Snooze
 from jobqueue.errors import (
     HandlerNotFoundError,
 )
 from jobqueue.execution import do_job
 from jobqueue.job_context import JobContext, current_job
-from jobqueue.models import Discard, Job, Snooze
+from jobqueue.models import Job
 from jobqueue.registry import Registry
 
 NOW = datetime.now(UTC)

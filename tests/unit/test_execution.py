@@ -9,6 +9,7 @@ from uuid import uuid4
 import attrs
 import pytest
 
+from jobqueue.answers import Discard, Snooze
 from jobqueue.errors import (
     JobInterruptedError,
     JobTimeoutError,
@@ -17,11 +18,11 @@ from jobqueue.errors import (
 )
 from jobqueue.execution import MAX_ERROR_BYTES, execute, run_error_of
 from jobqueue.job_context import JobContext, current_job
-from jobqueue.models import Discard, Job, Snooze
+from jobqueue.models import Job
 from jobqueue.outcomes import OutcomeKind
 from jobqueue.payload import RawJSON
 from jobqueue.registry import Registry
-from jobqueue.retry import Fixed, Never
+from jobqueue.retry import Exponential, Fixed, Never, Waits
 
 NOW = datetime.now(UTC)
 MINUTE = timedelta(minutes=1)
@@ -37,9 +38,9 @@ class UnspeakableError(Exception):
         raise RuntimeError("no words")
 
 
-def claimed(payload=None, **columns):
+def claimed(payload=None, *, retry=None, **columns):
     """Make a job as a worker has it."""
-    job = Job.new("report", {} if payload is None else payload)
+    job = Job.new("report", {} if payload is None else payload, retry=retry)
     return attrs.evolve(job, started_at=NOW, claim_id=uuid4(), **columns)
 
 
@@ -309,6 +310,30 @@ def test_a_retry_schedule_goes_before_the_policy():
     outcome = run(raising(BadLuckError("no")), job, context=context, schedule_retry=schedule, retry=Fixed(MINUTE))
     assert (outcome.kind, outcome.start_at, outcome.delay) == (OutcomeKind.RETRY, NOW + MINUTE, None)
     assert seen == [(context, job, "no", f"{__name__}.BadLuckError", job)]
+
+
+def test_the_jobs_own_policy_goes_before_all_others():
+    """What is stored with the job is obeyed, whatever handler and retry schedule say."""
+    job = claimed(max_retry_count=5, retry=Fixed(3 * MINUTE))
+    outcome = run(raising(BadLuckError("no")), job, schedule_retry=lambda *_: None, retry=Never())
+    assert (outcome.kind, outcome.delay) == (OutcomeKind.RETRY, 3 * MINUTE)
+
+
+@pytest.mark.parametrize(("error", "kind"), [(OSError("no"), OutcomeKind.RETRY), (KeyError("no"), OutcomeKind.FAILED)])
+@pytest.mark.parametrize("of_job", [True, False])
+def test_only_chosen_errors_are_retried(error, kind, of_job):
+    """A policy for some errors fails the job for others at once, though it has retries left."""
+    policy = Exponential(only_for=OSError)
+    job = claimed(max_retry_count=5, retry=policy if of_job else None)
+    assert run(raising(error), job, retry=None if of_job else policy).kind is kind
+
+
+def test_waits_of_a_handler_say_how_often():
+    """A handler with a list of waits has its jobs retried once for each of them, unless it says otherwise."""
+    registry = Registry()
+    three, one = Waits([MINUTE] * 3), {"retry": Waits([MINUTE] * 3), "max_retry_count": 1}
+    assert registry.handler("a", retry=three)(lambda: None).max_retry_count == 3
+    assert registry.handler("b", **one)(lambda: None).max_retry_count == 1
 
 
 def test_a_retry_schedule_is_not_asked_without_need():

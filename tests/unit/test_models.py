@@ -10,8 +10,9 @@ import attrs
 import pytest
 
 from jobqueue.adding import complete_job
+from jobqueue.answers import Discard, Snooze
 from jobqueue.errors import InvalidJobError, PayloadError
-from jobqueue.models import Discard, Job, JobBundle, JobDesc, Snooze, State, Status, new_id
+from jobqueue.models import Job, JobBundle, JobDesc, State, Status, new_id
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON
 
 NOW = datetime.now(UTC)
@@ -127,7 +128,7 @@ def test_names_of_numbers_are_numbers():
 
 
 @pytest.mark.parametrize("field", ["priority", "max_retry_count"])
-@pytest.mark.parametrize("value", [True, False, 1.0, "1", None])
+@pytest.mark.parametrize("value", [True, False, 1.0, "1"])
 def test_only_ints_are_numbers(field, value):
     """A bool is no number, nor is a float or text."""
     with pytest.raises(InvalidJobError, match=f"{field} must be an int") as caught:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobqueue.retry import DEFAULT_POLICY, Exponential, Fixed, Never, RetryPolicy
+from jobqueue.retry import DEFAULT_POLICY, Exponential, Fixed, Linear, Never, RetryPolicy, Waits, kinds_of
 
 SECOND = timedelta(seconds=1)
 HOUR = timedelta(hours=1)
@@ -106,12 +106,78 @@ def test_fixed_refuses_what_is_no_delay(delay):
         Fixed(delay)
 
 
+@pytest.mark.parametrize(("retry", "seconds"), [(1, 600), (2, 1200), (5, 3000), (6, 3600), (7, 3600), (10**400, 3600)])
+def test_linear_grows_by_its_step_up_to_the_cap(retry, seconds):
+    """Each wait is longer than the one before by the step, until the cap is reached."""
+    assert Linear(timedelta(minutes=10)).delay_before(retry) == timedelta(seconds=seconds)
+
+
+@given(
+    retry=st.integers(min_value=1),
+    step=st.timedeltas(min_value=timedelta(microseconds=1), max_value=HOUR),
+    cap=st.timedeltas(min_value=HOUR),
+)
+def test_linear_is_never_out_of_bounds(retry, step, cap):
+    """For any retry, the wait is as many steps, or the cap where that is less."""
+    delay = Linear(step, cap=cap).delay_before(retry)
+    assert delay == (cap if retry * (step // timedelta.resolution) >= cap // timedelta.resolution else retry * step)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(timedelta(0)), "step must be longer than zero"),
+        (lambda: Linear(2 * HOUR), "cap must not be less than step"),
+        (lambda: Linear(5), "step must be a timedelta, not 5"),
+        (lambda: Waits([]), "waits must be one timedelta or more, not \\(\\)"),
+        (lambda: Waits([SECOND, -SECOND]), "waits must not be negative"),
+        (lambda: Waits([1]), "waits must be a timedelta, not 1"),
+        (lambda: Waits(SECOND), "waits must be one timedelta or more"),
+        (lambda: Fixed(SECOND, only_for=5), "as exception classes, or as their names, not as 5"),
+        (lambda: Fixed(SECOND, never_for=[int]), "as exception classes, or as their names, not as <class 'int'>"),
+    ],
+)
+def test_policies_refuse_what_makes_no_sense(make, message):
+    """Arguments are checked when a policy is made."""
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("retry", "wait"), [(1, 1), (2, 10), (3, 30), (4, 30), (10**400, 30)])
+def test_waits_come_in_turn_and_the_last_one_stays(retry, wait):
+    """Each retry has the wait of its place in the list; those beyond it have the last one."""
+    policy = Waits([timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=30)])
+    assert policy.delay_before(retry) == timedelta(minutes=wait)
+
+
+@pytest.mark.parametrize(
+    ("only_for", "never_for", "error", "retries"),
+    [
+        ((), (), ValueError(), True),
+        (OSError, (), ConnectionResetError(), True),
+        (OSError, (), ValueError(), False),
+        ([KeyError, OSError], (), TimeoutError(), True),
+        ((), LookupError, KeyError(), False),
+        ((), [LookupError], ValueError(), True),
+        (OSError, ConnectionError, TimeoutError(), True),
+        (OSError, ConnectionError, BrokenPipeError(), False),
+        ("builtins.OSError", (), TimeoutError(), True),
+        ("json.decoder.JSONDecodeError", (), ValueError(), False),
+        (BaseException, (), SystemExit(), True),
+    ],
+)
+def test_errors_can_be_chosen(only_for, never_for, error, retries):
+    """Only errors of the classes that are named, or derived from them, are retried; never those of the others."""
+    policy = Fixed(SECOND, only_for=only_for, never_for=never_for)
+    assert policy.retries_after(kinds_of(error)) is retries
+
+
 def test_the_default_policy_is_exponential():
     """Who names no policy gets 1 second, doubled up to 1 hour, with full jitter."""
     assert Exponential(base=SECOND, cap=HOUR, factor=2.0, jitter=True) == DEFAULT_POLICY
 
 
-@pytest.mark.parametrize("policy", [Never(), Fixed(SECOND), Exponential()])
+@pytest.mark.parametrize("policy", [Never(), Fixed(SECOND), Linear(SECOND), Exponential(), Waits([SECOND, HOUR])])
 def test_policies_are_values_that_follow_the_protocol(policy):
     """Every policy is a RetryPolicy, and can be hashed."""
     assert isinstance(policy, RetryPolicy)

@@ -10,6 +10,7 @@ from jobqueue.backends.memory.rows import Rows
 from jobqueue.events import ClaimLost, Event, JobAvailable, JobBundleStopped, JobStopped
 from jobqueue.models import Job, JobBundle, JobDesc, new_id
 from jobqueue.payload import RawJSON, dump_json, job_type_of
+from jobqueue.stored_policy import check_retry, check_retry_count
 
 
 class Change:
@@ -131,5 +132,6 @@ def _job_of(desc: JobDesc, origin: str | None) -> Job:
         origin=desc.origin or origin,
         priority=desc.priority,
         start_at=desc.start_at,
-        max_retry_count=desc.max_retry_count,
+        max_retry_count=check_retry_count(desc.max_retry_count, desc.retry),
+        retry_policy_json=check_retry("retry", desc.retry),
     )

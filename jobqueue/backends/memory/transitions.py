@@ -29,6 +29,7 @@ def added(job: Job, now: datetime, *, delay: timedelta | None = None) -> Job:
         priority=job.priority,
         start_at=_moment(job.start_at) if delay is None else _after(now, delay),
         max_retry_count=job.max_retry_count,
+        retry_policy_json=job.retry_policy_json,
         created_at=now,
         updated_at=now,
     )

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import attrs
 
-from jobqueue import Job, JobBundle, JobDesc, State
+from jobqueue import Job, JobBundle, JobDesc, RetryPolicy, State
 from jobqueue.models import AttemptError, Fence
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind
 
@@ -28,6 +28,7 @@ class ModelJob:
     priority: int
     start_at: datetime | None
     max_retry_count: int
+    retry_policy: RetryPolicy | None
     created_at: datetime
     updated_at: datetime
     bundle_id: UUID | None = None
@@ -59,6 +60,7 @@ class ModelJob:
             priority=job.priority,
             start_at=job.start_at if delay is None else now + delay,
             max_retry_count=job.max_retry_count,
+            retry_policy=job.retry_policy,
             bundle_id=job.bundle_id,
             created_at=now,
             updated_at=now,
@@ -272,7 +274,7 @@ class ModelBundle:
         described = ModelJob.added(job, now)
         described.id, described.completes_bundle_id = None, self.id
         described.priority, described.max_retry_count = desc.priority, desc.max_retry_count
-        described.start_at = desc.start_at
+        described.start_at, described.retry_policy = desc.start_at, desc.retry
         return described
 
     def shown(self) -> dict[str, Any]:

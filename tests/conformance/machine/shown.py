@@ -12,7 +12,7 @@ from tests.conformance.machine.rows import GIVEN_UP
 def job_shown(job: Job) -> dict[str, Any]:
     """Return all that a job shows, its JSON as values: how that is spelt is the backend's business."""
     columns = attrs.asdict(job, recurse=False)
-    for name in ("payload", "result", "error_data", "attempt_errors", "progress"):
+    for name in ("payload", "result", "error_data", "attempt_errors", "progress", "retry_policy"):
         del columns[f"{name}_json"]
         columns[name] = getattr(job, name)
     match job.error_data:

@@ -6,7 +6,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from jobqueue import Job, JobDesc
+from jobqueue import Job, JobDesc, Never, Waits
 from jobqueue.outcomes import Claimant, Outcome, RunError
 from tests.conformance.acts import DEAD_FOR, ERROR, FUTURE, HOUR, MORTAL, PAST, SECOND
 from tests.fixtures.stores import START
@@ -61,6 +61,9 @@ passing: Final = st.sampled_from([timedelta(microseconds=1), DEAD_FOR, 20 * DEAD
 kept_for: Final = st.sampled_from([NOTHING, SECOND])
 
 
+policies: Final = st.sampled_from([None, Never(), Waits([SECOND, HOUR], only_for=OSError)])
+
+
 def _descs(start_at: st.SearchStrategy[datetime | None]) -> st.SearchStrategy[JobDesc]:
     return st.builds(
         JobDesc,
@@ -70,6 +73,7 @@ def _descs(start_at: st.SearchStrategy[datetime | None]) -> st.SearchStrategy[Jo
         priority=st.integers(-1, 1),
         max_retry_count=st.integers(0, 2),
         start_at=start_at,
+        retry=policies,
     )
 
 
@@ -84,6 +88,7 @@ after: Final = st.none() | st.builds(
     priority=st.integers(-1, 1),
     max_retry_count=st.integers(0, 1),
     start_at=st.sampled_from([None, None, FUTURE]),
+    retry=policies,
 )
 bundles: Final = st.fixed_dictionaries({"origin": origins, "on_stopped": after, "delete_when_succeeded": st.booleans()})
 
@@ -97,4 +102,5 @@ def job_of(desc: JobDesc) -> Job:
         priority=desc.priority,
         max_retry_count=desc.max_retry_count,
         start_at=desc.start_at,
+        retry=desc.retry,
     )

@@ -1,0 +1,100 @@
+"""The part of the service that adds."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from jobqueue.adding import complete_bundle, complete_job, complete_jobs, job_type_named, moment_after, retries_of
+from jobqueue.middleware import add_bundle_through, add_job_through
+from jobqueue.models import Job, JobBundle
+from jobqueue.queue_service.opened import Opened
+from jobqueue.retry import RetryPolicy
+from jobqueue.service import AddingMiddleware, JobType, Service
+from jobqueue.store import Store
+
+
+class Adds(Opened):
+    """Checks what is added, and fills in what is left open."""
+
+    _add_middleware: tuple[AddingMiddleware, ...] = ()
+
+    @property
+    @abstractmethod
+    def _service(self) -> Service:
+        """The whole of which this is a part."""
+
+    @property
+    def add_middleware(self) -> Sequence[AddingMiddleware]:
+        """What stands between this service and its rows."""
+        return self._add_middleware
+
+    def use(self, middleware: AddingMiddleware) -> None:
+        """Have all that is added pass through *middleware*, within what was added before."""
+        self._open_store()
+        self._add_middleware += (middleware,)
+
+    def add_job(self, job: Job, *, notify: bool = True, connection: object = None) -> Job:
+        """Add *job*; return it as it was stored."""
+        store = self._open_store()
+        complete = complete_job(job, self._origin, self.max_payload_bytes)
+        return self._add_job(store, complete, None, notify=notify, connection=connection)
+
+    def _add_job(self, store: Store, job: Job, delay: timedelta | None, *, notify: bool, connection: object) -> Job:
+        def add(job: Job) -> Job:
+            store.add_job(job, delay=delay, notify=notify, connection=connection)
+            return job
+
+        return add_job_through(self._service, job, add)
+
+    def add_jobs(self, jobs: Iterable[Job], *, notify: bool = True, connection: object = None) -> list[Job]:
+        """Add all of *jobs* or none; return them as they were stored."""
+        store = self._open_store()
+        kept: list[Job] = []
+
+        def keep(job: Job) -> Job:
+            kept.append(job)
+            return job
+
+        complete = complete_jobs(jobs, self._origin, self.max_payload_bytes)
+        added = [add_job_through(self._service, job, keep) for job in complete]
+        if kept:
+            store.add_jobs(kept, notify=notify, connection=connection)
+        return added
+
+    def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
+        """Add a bundle and its members; return it as it was stored."""
+        store = self._open_store()
+
+        def add(bundle: JobBundle) -> JobBundle:
+            store.add_bundle(bundle, notify=notify, connection=connection)
+            return bundle
+
+        return add_bundle_through(self._service, complete_bundle(bundle, self._origin, self.max_payload_bytes), add)
+
+    def enqueue(
+        self,
+        type_or_handler: str | JobType,
+        payload: object,
+        *,
+        origin: str | None = None,
+        priority: int = 0,
+        start_at: datetime | None = None,
+        delay: timedelta | None = None,
+        max_retry_count: int | None = None,
+        retry: RetryPolicy | None = None,
+        notify: bool = True,
+        connection: object = None,
+    ) -> Job:
+        """Make a job and add it."""
+        # It is complete, and was checked when it was made.
+        job = Job.new(
+            job_type_named(type_or_handler),
+            payload,
+            origin=self._origin if origin is None else origin,
+            priority=priority,
+            start_at=moment_after(start_at, delay),
+            max_retry_count=retries_of(type_or_handler, retry) if max_retry_count is None else max_retry_count,
+            retry=retry,
+            max_payload_bytes=self.max_payload_bytes,
+        )
+        return self._add_job(self._open_store(), job, delay, notify=notify, connection=connection)

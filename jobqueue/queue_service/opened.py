@@ -1,0 +1,74 @@
+"""What every part of the service rests on: a store and a notifier that are open, in the process that opened them."""
+
+import os
+from typing import Any, Final
+
+from jobqueue.errors import ClosedError
+from jobqueue.health import Health
+from jobqueue.limits import check_name
+from jobqueue.notifier import Notifier
+from jobqueue.settings import WorkerSettings
+from jobqueue.store import Store
+
+
+class Opened:
+    """One Store and one Notifier, until they are closed."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        notifier: Notifier,
+        settings: WorkerSettings,
+        origin: str,
+        max_payload_bytes: int,
+        vitals: Health,
+    ) -> None:
+        self._store = store
+        self._notifier = notifier
+        self._settings = settings
+        self._origin = check_name("origin", origin)
+        self.max_payload_bytes: Final = max_payload_bytes
+        self._vitals = vitals
+        self._process = os.getpid()
+        self._closed = False
+
+    @property
+    def settings(self) -> WorkerSettings:
+        """The rules for the workers of this service."""
+        return self._settings
+
+    @property
+    def store(self) -> Store:
+        """The rows. Raises ClosedError."""
+        return self._open_store()
+
+    @property
+    def notifier(self) -> Notifier:
+        """The events. Raises ClosedError."""
+        self._open_store()
+        return self._notifier
+
+    @property
+    def vitals(self) -> Health:
+        """Where worker pools note how they are doing."""
+        return self._vitals
+
+    def _open_store(self) -> Store:
+        self._check_process()
+        if self._closed:
+            raise ClosedError("the job queue service was closed: connect again")
+        return self._store
+
+    def _check_process(self) -> None:
+        """Refuse a forked child, before it waits for a lock that a thread of its parent may have held at the fork."""
+        if self._process != os.getpid():
+            raise ClosedError(
+                f"this job queue service belongs to process {self._process}, from which this one ({os.getpid()}) was "
+                "forked: connections cannot be shared, so connect after the fork"
+            )
+
+    def health(self) -> dict[str, Any]:
+        """Report each thread and connection, and counts of lost claims and refused outcomes."""
+        self._check_process()
+        return self._vitals.report()

@@ -1,0 +1,57 @@
+"""The part of the service that reads."""
+
+from datetime import datetime
+from uuid import UUID
+
+from jobqueue.errors import InvalidJobError
+from jobqueue.limits import COUNT, check_id, check_int, check_moment
+from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.queue_service.opened import Opened
+from jobqueue.store import Cursor, JobFilter, cursor_after
+
+
+class Reads(Opened):
+    """Reads jobs and bundles as they are at the moment."""
+
+    def get_job(self, id: UUID) -> Job:
+        """Read a job."""
+        return self._open_store().get_job(check_id(id))
+
+    def get_job_bundle(self, id: UUID) -> JobBundle:
+        """Read a bundle with its members."""
+        return self._open_store().get_job_bundle(check_id(id))
+
+    def get_all_jobs_to_do(self) -> list[Job]:
+        """Read all jobs that have not stopped."""
+        return self._open_store().get_all_jobs_to_do()
+
+    def get_all_jobs_started_before(self, t: datetime) -> list[Job]:
+        """Read all running jobs that were claimed before *t*."""
+        store = self._open_store()
+        moment = check_moment("t", t)
+        if moment is None:
+            raise InvalidJobError("t must be a datetime, not None", field="t")
+        return store.get_all_jobs_started_before(moment)
+
+    def get_all_jobs_with_errors(self) -> list[Job]:
+        """Read all jobs with an error message."""
+        return self._open_store().get_all_jobs_with_errors()
+
+    def list_jobs(
+        self,
+        *,
+        state: State | str | None = None,
+        type: str | None = None,
+        origin: str | None = None,
+        bundle_id: UUID | None = None,
+        limit: int = 100,
+        after: Job | Cursor | None = None,
+    ) -> list[Job]:
+        """Read up to *limit* jobs, the newest first."""
+        store = self._open_store()
+        which = JobFilter.of(state=state, type=type, origin=origin, bundle_id=bundle_id)
+        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=cursor_after(after, store))
+
+    def get_status(self) -> Status:
+        """Count jobs and bundles."""
+        return self._open_store().get_status()
