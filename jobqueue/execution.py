@@ -202,7 +202,9 @@ def _scheduled(job: Job, context: JobContext, schedule_retry: ScheduleRetry, err
 
 
 def _by_policy(job: Job, handler: Handler[..., Any] | None, error: RunError) -> Outcome | None:
-    policy = job.retry_policy or (handler and handler.retry) or DEFAULT_POLICY
+    policy = job.retry_policy
+    if policy is None:
+        policy = DEFAULT_POLICY if handler is None or handler.retry is None else handler.retry
     if isinstance(policy, ErrorFilter) and not policy.retries_after(error.kinds):
         return None
     delay = policy.delay_before(job.current_retry_count + 1)

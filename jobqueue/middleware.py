@@ -12,6 +12,7 @@ from contextvars import ContextVar
 
 import attrs
 
+from jobqueue.errors import JobInterruptedError, LostClaimError
 from jobqueue.job_context import JobContext
 from jobqueue.models import Job, JobBundle
 from jobqueue.service import AddingMiddleware, Service
@@ -143,7 +144,8 @@ class LogRuns:
 class CaptureExceptions:
     """Work middleware that has ``capture(error)`` called with what handlers raise: a tracker of errors, for example.
 
-    What *capture* raises itself is logged. ``jobqueue.current_job()`` tells it which job it was.
+    Not with what ends a run that was told to stop, which is no failure. What *capture* raises itself is logged.
+    ``jobqueue.current_job()`` tells it which job it was.
     """
 
     capture: Callable[[Exception], object]
@@ -152,6 +154,8 @@ class CaptureExceptions:
         """Run, and have what is raised captured."""
         try:
             return run()
+        except (JobInterruptedError, LostClaimError):
+            raise
         except Exception as error:
             self._capture(error)
             raise

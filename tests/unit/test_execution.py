@@ -328,6 +328,16 @@ def test_only_chosen_errors_are_retried(error, kind, of_job):
     assert run(raising(error), job, retry=None if of_job else policy).kind is kind
 
 
+def test_a_policy_may_look_like_nothing():
+    """A handler's own policy is asked whatever truth it has, as a list of waits that is empty."""
+
+    class Nothing(list):
+        def delay_before(self, retry):
+            return 7 * MINUTE
+
+    assert run(raising(BadLuckError("no")), claimed(max_retry_count=1), retry=Nothing()).delay == 7 * MINUTE
+
+
 def test_waits_of_a_handler_say_how_often():
     """A handler with a list of waits has its jobs retried once for each of them, unless it says otherwise."""
     registry = Registry()

@@ -13,8 +13,11 @@ from jobqueue import (
     ClosedError,
     Job,
     JobBundle,
+    JobContext,
     JobDesc,
+    JobInterruptedError,
     LogRuns,
+    LostClaimError,
     Priority,
     Registry,
     Snooze,
@@ -207,6 +210,19 @@ def test_exceptions_are_captured(service, registry):
     )
     [(error, job)] = captured
     assert (type(error), job, failed.state) == (ZeroDivisionError, failed, State.FAILED)
+
+
+@pytest.mark.parametrize("kind", [JobInterruptedError, LostClaimError])
+def test_interruptions_are_not_captured(kind):
+    """What ends a run that was told to stop goes through, and is nobody's failure."""
+    captured = []
+
+    def run():
+        raise kind("enough")
+
+    with pytest.raises(kind):
+        CaptureExceptions(captured.append)(JobContext(Job.new("t", 1)), run)
+    assert captured == []
 
 
 def test_a_tracker_that_fails(service, registry, caplog):
