@@ -45,6 +45,7 @@ from jobqueue.api import (
 )
 from jobqueue.backends import connect
 from jobqueue.backends.nothing import DoNothingService, ServiceWithError
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.claim import Claim
 from jobqueue.context import current_service, set_default_service, use_service
 from jobqueue.errors import (
@@ -76,7 +77,7 @@ from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job
 from jobqueue.listeners import ServiceListener
 from jobqueue.middleware import AddMiddleware, CaptureExceptions, LogRuns, WorkMiddleware
-from jobqueue.models import AttemptError, Job, JobBundle, JobDesc, Priority, State, Status
+from jobqueue.models import AttemptError, Job, Priority, State
 from jobqueue.payload import RawJSON, converter, job_type_of
 from jobqueue.registry import (
     Registry,
@@ -92,6 +93,7 @@ from jobqueue.registry import (
 from jobqueue.retry import Exponential, Fixed, Linear, Never, RetryPolicy, Waits
 from jobqueue.service import Service
 from jobqueue.settings import WorkerSettings
+from jobqueue.status import Status
 from jobqueue.worker import WorkerPool, finish_threads, start_polling_available_jobs, start_threads, stop_threads
 
 __all__ = [

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import attrs
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import InvalidJobError
 from jobqueue.limits import BIGINT, COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name, check_size
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.registry import default_registry
 from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.service import JobType

@@ -5,13 +5,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from jobqueue.bundle import JobBundle
 from jobqueue.claim import Claim
 from jobqueue.context import current_service, default_service
 from jobqueue.health import OnError
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ServiceListener
-from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.models import Job, State
 from jobqueue.retry import RetryPolicy
 from jobqueue.service import JobType
+from jobqueue.status import Status
 from jobqueue.store import Cursor
 from jobqueue.threads import Timeout
 

@@ -11,13 +11,14 @@ from typing import Any, Final
 import attrs
 
 from jobqueue.answers import Discard, Snooze
+from jobqueue.bundle import JobBundle
 from jobqueue.context import make_current
 from jobqueue.errors import HandlerNotFoundError, JobInterruptedError, LostClaimError, PayloadError
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext, current_job_context
 from jobqueue.limits import check_size
 from jobqueue.middleware import WorkMiddleware, run_through
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.outcomes import Outcome, RunError
 from jobqueue.payload import MAX_PAYLOAD_BYTES, dump_json
 from jobqueue.registry import Registry, ScheduleRetry, default_registry

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import (
     JobInterruptedError,
     JobQueueError,
@@ -16,7 +17,7 @@ from jobqueue.errors import (
     LostClaimError,
     UnavailableError,
 )
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.payload import dump_json
 from jobqueue.service import Service
 from jobqueue.store import HandlerTransaction

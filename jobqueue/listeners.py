@@ -8,9 +8,10 @@ from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from jobqueue.bundle import JobBundle
 from jobqueue.events import Event, JobBundleStopped, JobStopped
 from jobqueue.health import Health
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 
 logger = logging.getLogger(__name__)
 

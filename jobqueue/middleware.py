@@ -12,9 +12,10 @@ from contextvars import ContextVar
 
 import attrs
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import JobInterruptedError, LostClaimError
 from jobqueue.job_context import JobContext
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.service import AddingMiddleware, Service
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,12 @@ from uuid import UUID
 
 import attrs
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import InvalidJobError, JobNotFoundError
 from jobqueue.limits import check_id, check_moment, check_name
-from jobqueue.models import Fence, Job, JobBundle, State, Status
+from jobqueue.models import Fence, Job, State
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
+from jobqueue.status import Status
 
 
 @attrs.frozen(kw_only=True)

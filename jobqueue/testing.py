@@ -13,11 +13,12 @@ import attrs
 
 from jobqueue.answers import Discard, Snooze
 from jobqueue.backends.nothing import DoNothingService
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.context import current_service, standing_in
 from jobqueue.errors import NotInitializedError
 from jobqueue.execution import reason_of, run_now
 from jobqueue.middleware import AddMiddleware, adding_through
-from jobqueue.models import Job, JobBundle, JobDesc
+from jobqueue.models import Job
 from jobqueue.payload import dump_json
 from jobqueue.registry import Registry, default_registry
 from jobqueue.service import Service

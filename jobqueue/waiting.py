@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Final, TypeVar
 from uuid import UUID
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import BackendError, JobQueueError, LockTimeoutError, UnavailableError
 from jobqueue.events import Event, JobBundleStopped, JobStopped
 from jobqueue.job_context import current_job_context
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.notifier import Notifier
 from jobqueue.patience import patience
 

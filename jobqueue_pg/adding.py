@@ -8,8 +8,9 @@ import psycopg
 from psycopg.errors import UniqueViolation
 from psycopg.pq import PipelineStatus
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import BackendError, DuplicateJobError
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, Parameters
 from jobqueue_pg.errors import translate_errors

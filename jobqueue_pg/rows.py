@@ -7,8 +7,9 @@ from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.errors import PayloadError
-from jobqueue.models import Fence, Job, JobBundle, JobDesc
+from jobqueue.models import Fence, Job
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue, RunError
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON, dump_json, load_json
 from jobqueue.stored_policy import policy_json, policy_of_json

@@ -9,8 +9,10 @@ from uuid import UUID
 import attrs
 import psycopg
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError
-from jobqueue.models import Fence, Job, JobBundle, State, Status
+from jobqueue.models import Fence, Job, State
+from jobqueue.status import Status
 from jobqueue.store import Cursor, JobFilter
 from jobqueue_pg import rows
 from jobqueue_pg.adding import Adding

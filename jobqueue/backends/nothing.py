@@ -8,7 +8,8 @@ from typing import Final, NoReturn, cast
 from jobqueue.backends.memory.notifier import MemoryNotifier
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.store import MemoryStore
-from jobqueue.models import Job, JobBundle
+from jobqueue.bundle import JobBundle
+from jobqueue.models import Job
 from jobqueue.queue_service import QueueService
 from jobqueue.service import Service
 from jobqueue.settings import WorkerSettings

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from jobqueue.adding import complete_bundle, complete_job, complete_jobs, job_type_named, moment_after, retries_of
+from jobqueue.bundle import JobBundle
 from jobqueue.middleware import add_bundle_through, add_job_through
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.queue_service.opened import Opened
 from jobqueue.retry import RetryPolicy
 from jobqueue.service import AddingMiddleware, JobType, Service

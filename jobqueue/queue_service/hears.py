@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
+from jobqueue.bundle import JobBundle
 from jobqueue.delivery import Delivery
 from jobqueue.health import OnError
 from jobqueue.limits import check_id, check_text
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ListenerGroup, Listeners, ServiceListener
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.queue_service.reads import Reads
 from jobqueue.threads import Timeout, seconds_of
 from jobqueue.waiting import Waiting, refuse_in_handler

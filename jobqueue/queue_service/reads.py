@@ -3,10 +3,12 @@
 from datetime import datetime
 from uuid import UUID
 
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import InvalidJobError
 from jobqueue.limits import COUNT, check_id, check_int, check_moment
-from jobqueue.models import Job, JobBundle, State, Status
+from jobqueue.models import Job, State
 from jobqueue.queue_service.opened import Opened
+from jobqueue.status import Status
 from jobqueue.store import Cursor, JobFilter, cursor_after
 
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 import pytest
 from psycopg import sql
 
-from jobqueue.models import Job, JobBundle, JobDesc
+from jobqueue.bundle import JobBundle, JobDesc
+from jobqueue.models import Job
 from jobqueue.outcomes import Claimant, Outcome, RunError
 from tests.fixtures.stores import (
     START,

@@ -1,5 +1,6 @@
 """Services that stand in for a real one: DoNothingService and ServiceWithError."""
 
+import inspect
 import logging
 import threading
 import traceback
@@ -29,8 +30,9 @@ from jobqueue.events import Connected, Event, JobAvailable
 from jobqueue.models import new_id
 
 SOON = timedelta(milliseconds=20)
-MEMBERS = sorted(name for name in vars(Service) if not name.startswith("_"))
-PROPERTIES = [name for name in MEMBERS if isinstance(vars(Service)[name], property)]
+ALL = {name: member for part in inspect.getmro(Service) for name, member in vars(part).items() if name[0] != "_"}
+MEMBERS = sorted(ALL)
+PROPERTIES = [name for name in MEMBERS if isinstance(ALL[name], property)]
 METHODS = [name for name in MEMBERS if name not in PROPERTIES]
 
 

@@ -8,9 +8,10 @@ from uuid import uuid4
 import attrs
 import pytest
 
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.errors import JobInterruptedError, JobQueueError, JobTimeoutError, LostClaimError
 from jobqueue.job_context import JobContext, current_job, current_job_context
-from jobqueue.models import Job, JobBundle, JobDesc
+from jobqueue.models import Job
 
 JOB = Job.new("report", {"year": 2024})
 MINUTE = timedelta(minutes=1)

@@ -11,9 +11,11 @@ import pytest
 
 from jobqueue.adding import complete_job
 from jobqueue.answers import Discard, Snooze
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.errors import InvalidJobError, PayloadError
-from jobqueue.models import Job, JobBundle, JobDesc, State, Status, new_id
+from jobqueue.models import Job, State, new_id
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON
+from jobqueue.status import Status
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobqueue.bundle import JobDesc
 from jobqueue.errors import InvalidJobError
-from jobqueue.models import Job, JobDesc
+from jobqueue.models import Job
 from jobqueue.retry import Exponential, Fixed, Linear, Never, Waits
 from jobqueue.stored_policy import policy_json, policy_of_json
 

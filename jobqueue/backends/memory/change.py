@@ -7,8 +7,9 @@ import attrs
 
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.rows import Rows
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.events import ClaimLost, Event, JobAvailable, JobBundleStopped, JobStopped
-from jobqueue.models import Job, JobBundle, JobDesc, new_id
+from jobqueue.models import Job, new_id
 from jobqueue.payload import RawJSON, dump_json, job_type_of
 from jobqueue.stored_policy import check_retry, check_retry_count
 

@@ -5,8 +5,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from jobqueue.backends.memory.lanes import Lanes
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import DuplicateJobError
-from jobqueue.models import Fence, Job, JobBundle
+from jobqueue.models import Fence, Job
 
 
 class Rows:

@@ -13,9 +13,11 @@ from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.worker_store import MemoryWorkerStore, refuse_atomic_handlers
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, PayloadError
-from jobqueue.models import Fence, Job, JobBundle, JobDesc, State, Status
+from jobqueue.models import Fence, Job, State
 from jobqueue.payload import RawJSON, dump_json, load_json
+from jobqueue.status import Status
 from jobqueue.store import Cursor, JobFilter
 
 

@@ -10,8 +10,9 @@ import attrs
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
 from jobqueue.backends.memory.session import Session
+from jobqueue.bundle import JobBundle
 from jobqueue.errors import RegistrationError
-from jobqueue.models import Fence, Job, JobBundle, new_id
+from jobqueue.models import Fence, Job, new_id
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue, Trip
 from jobqueue.store import IN_DOUBT_AFTER, Round, SilenceCounts, always_counts
 

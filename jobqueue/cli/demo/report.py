@@ -6,10 +6,11 @@ from uuid import UUID
 
 import attrs
 
+from jobqueue.bundle import JobBundle
 from jobqueue.cli.demo.census import Census, Totals, total_of
 from jobqueue.cli.demo.work import SourceFile
 from jobqueue.errors import PayloadError
-from jobqueue.models import Job, JobBundle
+from jobqueue.models import Job
 from jobqueue.payload import structure
 
 

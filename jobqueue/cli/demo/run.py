@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import attrs
 
 import jobqueue_pg
+from jobqueue.bundle import JobBundle
 from jobqueue.cli.demo.census import source_files
 from jobqueue.cli.demo.database import open_database
 from jobqueue.cli.demo.direct import DirectCount
@@ -20,7 +21,7 @@ from jobqueue.cli.demo.screen import Screen
 from jobqueue.cli.demo.victim import JOBS_TO_HOLD, Order, Victim
 from jobqueue.cli.demo.work import ONE_IN, SCHEMA, SETTINGS, Counter, HalfTime, SourceFile, bundle_of, registry_with
 from jobqueue.errors import JobQueueError
-from jobqueue.models import JobBundle, State
+from jobqueue.models import State
 from jobqueue.payload import structure
 from jobqueue.service import Service
 from jobqueue.worker.pool import WorkerPool

@@ -8,9 +8,9 @@ from typing import Final
 
 import attrs
 
+from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.cli.demo.census import Census, take_census
 from jobqueue.job_context import JobContext
-from jobqueue.models import JobBundle, JobDesc
 from jobqueue.registry import Registry
 from jobqueue.retry import Fixed
 from jobqueue.settings import WorkerSettings
