@@ -1,5 +1,6 @@
 """A job queue for synchronous, threaded Python: enqueue in your transaction, run in threads."""
 
+from jobqueue import events as events
 from jobqueue import testing as testing
 from jobqueue.answers import Discard, Snooze
 from jobqueue.api import (
@@ -9,6 +10,7 @@ from jobqueue.api import (
     add_job_stopped_listener,
     add_jobs,
     add_listener,
+    add_observer,
     cancel_job,
     claim,
     close,
@@ -34,6 +36,7 @@ from jobqueue.api import (
     remove_job_bundle_stopped_listener,
     remove_job_stopped_listener,
     remove_listener,
+    remove_observer,
     replay_job,
     reschedule_job,
     reset_job,
@@ -155,6 +158,7 @@ __all__ = [
     "add_job_stopped_listener",
     "add_jobs",
     "add_listener",
+    "add_observer",
     "cancel_job",
     "claim",
     "close",
@@ -194,6 +198,7 @@ __all__ = [
     "remove_job_bundle_stopped_listener",
     "remove_job_stopped_listener",
     "remove_listener",
+    "remove_observer",
     "replay_job",
     "reschedule_job",
     "reset_job",

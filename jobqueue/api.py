@@ -8,9 +8,11 @@ from uuid import UUID
 from jobqueue.bundle import JobBundle
 from jobqueue.claim import Claim
 from jobqueue.context import current_service, default_service
+from jobqueue.events import ObservedEvent
 from jobqueue.health import OnError
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ServiceListener
 from jobqueue.models import Job, State
+from jobqueue.observers import Observer
 from jobqueue.retry import RetryPolicy
 from jobqueue.service import JobType
 from jobqueue.status import Status
@@ -229,6 +231,16 @@ def remove_job_bundle_of_type_stopped_listener(type: str) -> None:
 def remove_all_job_bundle_stopped_listeners() -> None:
     """Have no listener for bundles, nor for bundles of a type."""
     current_service().remove_all_job_bundle_stopped_listeners()
+
+
+def add_observer(observer: Observer, *kinds: type[ObservedEvent]) -> None:
+    """Have ``observer(event)`` called for events of *kinds*; none: for all; see ``Service.add_observer``."""
+    current_service().add_observer(observer, *kinds)
+
+
+def remove_observer(observer: Observer) -> None:
+    """Have *observer* called no more."""
+    current_service().remove_observer(observer)
 
 
 def set_on_error(on_error: OnError | None) -> None:

@@ -4,14 +4,15 @@ import logging
 import threading
 from collections.abc import Callable
 from functools import partial
-from types import BuiltinMethodType, MethodType, MethodWrapperType
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 from jobqueue.bundle import JobBundle
 from jobqueue.events import Event, JobBundleStopped, JobStopped
 from jobqueue.health import Health
+from jobqueue.listener_group import ListenerGroup, check_listener
 from jobqueue.models import Job
+from jobqueue.observers import Observers
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +23,6 @@ JobBundleStoppedListener = Callable[[JobBundle], object]
 """Is called with a bundle whose members have all stopped, and with them."""
 
 _T = TypeVar("_T")
-
-_METHODS: Final = (MethodType, BuiltinMethodType, MethodWrapperType)
 
 
 class ServiceListener(Protocol):
@@ -40,58 +39,12 @@ class ServiceListener(Protocol):
         return
 
 
-class ListenerGroup(Generic[_T]):
-    """Listeners in the order in which they came; one that came twice is there twice.
-
-    They are told apart by identity, so that anything that can be called can be removed again; the method of an object
-    is the same, too, although Python makes a new one each time. Whoever walks over them is not disturbed.
-    """
-
-    def __init__(self, *methods: str) -> None:
-        self._methods = methods
-        self._lock = threading.Lock()
-        self.all: tuple[_T, ...] = ()
-
-    def add(self, listener: _T) -> None:
-        """Add it. Raises TypeError when it has not the methods by which to hear."""
-        _check_listener(listener, *self._methods)
-        with self._lock:
-            self.all += (listener,)
-
-    def remove(self, listener: _T) -> None:
-        """Remove it, once; nothing happens if it is not there."""
-        with self._lock:
-            for place, other in enumerate(self.all):
-                if _is_same(other, listener):
-                    self.all = self.all[:place] + self.all[place + 1 :]
-                    return
-
-    def clear(self) -> None:
-        """Remove all."""
-        with self._lock:
-            self.all = ()
-
-    def has(self, listener: _T) -> bool:
-        """Whether it is there."""
-        return any(_is_same(other, listener) for other in self.all)
-
-
-def _check_listener(listener: object, *methods: str) -> None:
-    """Raise TypeError unless *listener* has all of *methods*."""
-    if lacking := [name for name in methods if not callable(getattr(listener, name, None))]:
-        raise TypeError(f"a listener here needs {' and '.join(lacking)}, which {listener!r:.60} has not")
-
-
-def _is_same(one: object, other: object) -> bool:
-    # Methods compare their objects by identity; anything else may compare as it likes, and is not asked.
-    return one is other or (type(one) is type(other) and type(one) in _METHODS and one == other)
-
-
 class Listeners:
     """All listeners of one service. Safe for use by many threads, and by listeners themselves."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
+        self.observers = Observers(health)
         self.of_service = ListenerGroup[ServiceListener]("on_job_stopped", "on_job_bundle_stopped")
         self.of_jobs = ListenerGroup[JobStoppedListener]("__call__")
         self.of_bundles = ListenerGroup[JobBundleStoppedListener]("__call__")
@@ -100,7 +53,7 @@ class Listeners:
 
     def set_of_bundle_type(self, type: str, listener: JobBundleStoppedListener) -> None:
         """Make *listener* the one for bundles of *type*, in place of any other. Raises TypeError as the groups do."""
-        _check_listener(listener, "__call__")
+        check_listener(listener, "__call__")
         with self._lock:
             self._of_bundle_types[type] = listener
 
@@ -123,7 +76,7 @@ class Listeners:
             kinds.add(JobStopped)
         if self.of_service.all or self.of_bundles.all or self._of_bundle_types:
             kinds.add(JobBundleStopped)
-        return frozenset(kinds)
+        return self.observers.kinds_to_hear.union(kinds)
 
     def want(self, event: JobStopped | JobBundleStopped) -> bool:
         """Whether the job or bundle has to be read for anybody."""
@@ -133,7 +86,8 @@ class Listeners:
         return bool(self.of_bundles.all or self._of_bundle_types)
 
     def tell_event(self, event: JobStopped | JobBundleStopped) -> None:
-        """Tell the listeners that want no more than the event."""
+        """Tell those that want no more than the event."""
+        self.observers.tell(event)
         self._tell(self.of_service, lambda listener: _hear(listener, event), f"event of {event.id}")
 
     def tell_job(self, job: Job, *, will_retry: bool) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from jobqueue.adding import complete_bundle, complete_job, complete_jobs, job_type_named, moment_after, retries_of
 from jobqueue.bundle import JobBundle
+from jobqueue.events import JobsAdded
 from jobqueue.middleware import add_bundle_through, add_job_through
 from jobqueue.models import Job
 from jobqueue.queue_service.opened import Opened
@@ -43,9 +44,15 @@ class Adds(Opened):
     def _add_job(self, store: Store, job: Job, delay: timedelta | None, *, notify: bool, connection: object) -> Job:
         def add(job: Job) -> Job:
             store.add_job(job, delay=delay, notify=notify, connection=connection)
+            self._tell_of(job)
             return job
 
         return add_job_through(self._service, job, add)
+
+    def _tell_of(self, *jobs: Job) -> None:
+        observers = self._service.listeners.observers
+        if observers.want(JobsAdded):
+            observers.tell(JobsAdded(jobs=jobs))
 
     def add_jobs(self, jobs: Iterable[Job], *, notify: bool = True, connection: object = None) -> list[Job]:
         """Add all of *jobs* or none; return them as they were stored."""
@@ -60,6 +67,7 @@ class Adds(Opened):
         added = [add_job_through(self._service, job, keep) for job in complete]
         if kept:
             store.add_jobs(kept, notify=notify, connection=connection)
+            self._tell_of(*kept)
         return added
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
@@ -68,6 +76,7 @@ class Adds(Opened):
 
         def add(bundle: JobBundle) -> JobBundle:
             store.add_bundle(bundle, notify=notify, connection=connection)
+            self._tell_of(*bundle.jobs)
             return bundle
 
         return add_bundle_through(self._service, complete_bundle(bundle, self._origin, self.max_payload_bytes), add)

@@ -6,10 +6,13 @@ from uuid import UUID
 
 from jobqueue.bundle import JobBundle
 from jobqueue.delivery import Delivery
+from jobqueue.events import ObservedEvent
 from jobqueue.health import OnError
 from jobqueue.limits import check_id, check_text
-from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ListenerGroup, Listeners, ServiceListener
+from jobqueue.listener_group import ListenerGroup
+from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, Listeners, ServiceListener
 from jobqueue.models import Job
+from jobqueue.observers import Observer
 from jobqueue.queue_service.reads import Reads
 from jobqueue.threads import Timeout, seconds_of
 from jobqueue.waiting import Waiting, refuse_in_handler
@@ -78,6 +81,16 @@ class Hears(Reads):
     def remove_all_job_bundle_stopped_listeners(self) -> None:
         """Have no listener for bundles, nor for bundles of a type."""
         self._hear_no_more(self._listeners.clear_of_bundles)
+
+    def add_observer(self, observer: Observer, *kinds: type[ObservedEvent]) -> None:
+        """Have ``observer(event)`` called for what happens."""
+        self._open_store()
+        self._listeners.observers.add(observer, *kinds)
+        self._delivery.hear(or_undo=lambda: self._listeners.observers.remove(observer))
+
+    def remove_observer(self, observer: Observer) -> None:
+        """Have *observer* called no more."""
+        self._hear_no_more(lambda: self._listeners.observers.remove(observer))
 
     def _hear_by(self, group: ListenerGroup[_T], listener: _T) -> None:
         self._open_store()

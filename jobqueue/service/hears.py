@@ -4,9 +4,11 @@ from typing import Protocol
 from uuid import UUID
 
 from jobqueue.bundle import JobBundle
+from jobqueue.events import ObservedEvent
 from jobqueue.health import OnError
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, Listeners, ServiceListener
 from jobqueue.models import Job
+from jobqueue.observers import Observer
 from jobqueue.threads import Timeout
 
 
@@ -88,6 +90,24 @@ class Hears(Protocol):
 
     def remove_all_job_bundle_stopped_listeners(self) -> None:
         """Have no listener for bundles, nor for bundles of a type."""
+        ...
+
+    def add_observer(self, observer: Observer, *kinds: type[ObservedEvent]) -> None:
+        """Have ``observer(event)`` called for events of *kinds*, classes of ``jobqueue.events``; none: for all.
+
+        Those of ``LOCAL_EVENTS`` come from this process alone, in the thread in which they happen, which waits for the
+        observer. JobStopped and JobBundleStopped come from all processes, when they are committed, as for listeners;
+        a service that polls only cannot hear of them. What an observer raises is logged, and told to the function for
+        errors.
+
+        Raises:
+            TypeError: it cannot be called, or there is no such event.
+            JobQueueError: the service polls only, and was asked for more than ``LOCAL_EVENTS``.
+        """
+        ...
+
+    def remove_observer(self, observer: Observer) -> None:
+        """Have *observer* called no more."""
         ...
 
     def set_on_error(self, on_error: OnError | None) -> None:

@@ -31,6 +31,8 @@ class RunEnd:
 
     outcome: Outcome | None
     """What is left to be saved; None when all is settled."""
+    settled: Outcome | None = None
+    """What was committed with it, then."""
     may_be_saved: Outcome | None = None
     """What was about to be committed when the connection was lost, so that only the row can tell."""
 
@@ -88,7 +90,7 @@ class AtomicRuns:
         if not is_saved:
             self._refuse(outcome)
         self._lost_claims.forget(outcome.fence)
-        return RunEnd(None)
+        return RunEnd(None, settled=outcome)
 
     def _note_connection(self) -> None:
         if self._vital.succeeded():

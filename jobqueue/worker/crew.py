@@ -84,7 +84,7 @@ class Crew:
         self._service = service
         self._registry = registry
         settings = service.settings
-        health = service.vitals
+        health, observers = service.vitals, service.listeners.observers
         self._dead_for = settings.dead_for.total_seconds()
         demand = Demand(registry.patterns(), registry.is_atomic, settings, num_workers=num_workers)
         self._store = service.store.for_workers(
@@ -93,7 +93,7 @@ class Crew:
             atomic_connections=settings.atomic_connections if demand.has_atomic else 0,
         )
         self._contact = Contact(health.vital("workers"), settings.dead_for)
-        self._lost_claims = LostClaims(health, self._store, settings.dead_for)
+        self._lost_claims = LostClaims(health, self._store, settings.dead_for, tell=observers.tell)
         carrier = Carrier(
             self._store,
             settings,
@@ -111,7 +111,12 @@ class Crew:
             lost_claims=self._lost_claims,
         )
         self._maintenance = Maintenance(
-            self._store, settings, contact=self._contact, dispatcher=self._dispatcher, health=health
+            self._store,
+            settings,
+            contact=self._contact,
+            dispatcher=self._dispatcher,
+            health=health,
+            tell=observers.tell,
         )
         self._heartbeats: list[Heartbeat] = []
         if settings.heartbeat_interval is not None:

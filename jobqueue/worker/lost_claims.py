@@ -3,10 +3,11 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from jobqueue.errors import BackendError
+from jobqueue.events import ClaimLost
 from jobqueue.health import Health
 from jobqueue.models import Fence, Job
 from jobqueue.outcomes import claim_shown_by
@@ -22,7 +23,15 @@ class LostClaims:
     they were asked for, which is before the database did them, however long the answer took.
     """
 
-    def __init__(self, health: Health, store: WorkerStore, dead_for: timedelta) -> None:
+    def __init__(
+        self,
+        health: Health,
+        store: WorkerStore,
+        dead_for: timedelta,
+        *,
+        tell: Callable[[ClaimLost], object] = lambda _: None,
+    ) -> None:
+        self._tell = tell
         self._health = health
         self._store = store
         self._dead_for = dead_for.total_seconds()
@@ -66,6 +75,7 @@ class LostClaims:
             self._noted.add(fence)
         if is_new:
             self._health.count("lost_claims")
+            self._tell(ClaimLost(id=fence.job_id, claim_id=fence.claim_id))
         return is_new
 
     def _log(self, fence: Fence, how: str, level: int) -> None:

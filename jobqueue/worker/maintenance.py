@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from jobqueue.errors import BackendError, UnavailableError
+from jobqueue.events import JobRescued
 from jobqueue.health import Health, Vital
 from jobqueue.outcomes import Rescue
 from jobqueue.settings import WorkerSettings
@@ -35,12 +36,14 @@ class Maintenance(StoppableThread):
         contact: Contact,
         dispatcher: Dispatcher,
         health: Health,
+        tell: Callable[[JobRescued], object] = lambda _: None,
     ) -> None:
         super().__init__("jobqueue-maintenance")
         self._store = store
         self._settings = settings
         self._contact = contact
         self._dispatcher = dispatcher
+        self._tell = tell
         self._reaper = health.vital("reaper")
         self._sweeper = health.vital("sweeper of bundles")
         self._silence = Silence(settings.dead_for)
@@ -117,4 +120,13 @@ class Maintenance(StoppableThread):
                 if rescue.failed
                 else f"taken up again, rescue {rescue.rescue_count}",
                 extra={"job_id": str(rescue.job_id), "job_type": rescue.job_type},
+            )
+            self._tell(
+                JobRescued(
+                    id=rescue.job_id,
+                    type=rescue.job_type,
+                    claimed_by=rescue.claimed_by,
+                    rescue_count=rescue.rescue_count,
+                    failed=rescue.failed,
+                )
             )

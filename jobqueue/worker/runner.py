@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
+from jobqueue.events import JobStarted, RunEnded
 from jobqueue.execution import execute
 from jobqueue.handler import Handler
 from jobqueue.job_context import JobContext
@@ -56,6 +57,7 @@ class Runner:
         middleware: Sequence[WorkMiddleware] = (),
     ) -> None:
         self._service = service
+        self._observers = service.listeners.observers
         self._middleware = middleware
         self._registry = registry
         self._atomic_runs = atomic_runs
@@ -73,6 +75,8 @@ class Runner:
         """Run *job*; return how that ended, and how many seconds it took."""
         handler, timeout, schedule_retry = self._ways_of(job.type)
         context = JobContext(job, timeout=timeout, service=self._service)
+        if self._observers.want(JobStarted):
+            self._observers.tell(JobStarted(job=job))
         began = time.monotonic()
         self._context = context
         try:
@@ -81,7 +85,16 @@ class Runner:
         finally:
             self._beating.end()
             self._context = None
-        return ran, time.monotonic() - began
+        seconds = time.monotonic() - began
+        if self._observers.want(RunEnded):
+            self._tell_end(job, ran.outcome or ran.settled, seconds)
+        return ran, seconds
+
+    def _tell_end(self, job: Job, outcome: Outcome | None, seconds: float) -> None:
+        if outcome is not None:
+            error_type = None if outcome.error is None else outcome.error.type or None
+            took = timedelta(seconds=seconds)
+            self._observers.tell(RunEnded(job=job, kind=outcome.kind, took=took, error_type=error_type))
 
     def _look_up(self, job_type: str) -> tuple[Handler[..., Any] | None, timedelta | None, ScheduleRetry | None]:
         handler = self._registry.find(job_type)

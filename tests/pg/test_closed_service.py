@@ -49,6 +49,7 @@ REFUSED: Final[Mapping[str, Callable[[Any], object]]] = {
     "wait_for_job": lambda service: service.wait_for_job(new_id(), 0),
     "wait_for_bundle": lambda service: service.wait_for_bundle(new_id(), 0),
     "claim": lambda service: service.claim("t"),
+    "add_observer": lambda service: service.add_observer(print),
     "add_listener": lambda service: service.add_listener(LISTENER),
     "add_job_stopped_listener": lambda service: service.add_job_stopped_listener(print),
     "add_job_bundle_stopped_listener": lambda service: service.add_job_bundle_stopped_listener(print),
@@ -69,6 +70,7 @@ TAKEN: Final[Mapping[str, Callable[[Any], object]]] = {
     "health": lambda service: service.health(),
     "detach": lambda service: service.detach(DEPENDENT),
     "remove_listener": lambda service: service.remove_listener(LISTENER),
+    "remove_observer": lambda service: service.remove_observer(print),
     "remove_job_stopped_listener": lambda service: service.remove_job_stopped_listener(print),
     "remove_job_bundle_stopped_listener": lambda service: service.remove_job_bundle_stopped_listener(print),
     "remove_job_bundle_of_type_stopped_listener": lambda service: service.remove_job_bundle_of_type_stopped_listener(
