@@ -31,6 +31,8 @@ from jobqueue.api import (
     get_status,
     health,
     list_jobs,
+    pause,
+    paused_types,
     remove_all_job_bundle_stopped_listeners,
     remove_job_bundle_of_type_stopped_listener,
     remove_job_bundle_stopped_listener,
@@ -41,6 +43,7 @@ from jobqueue.api import (
     reschedule_job,
     reset_job,
     reset_jobs,
+    resume,
     set_job_bundle_of_type_stopped_listener,
     set_on_error,
     wait_for_bundle,
@@ -53,6 +56,7 @@ from jobqueue.claim import Claim
 from jobqueue.context import current_service, set_default_service, use_service
 from jobqueue.errors import (
     BackendError,
+    BackOff,
     ClosedError,
     DuplicateHandlerError,
     DuplicateJobError,
@@ -81,6 +85,7 @@ from jobqueue.job_context import JobContext, current_job
 from jobqueue.listeners import ServiceListener
 from jobqueue.middleware import AddMiddleware, CaptureExceptions, LogRuns, WorkMiddleware
 from jobqueue.models import AttemptError, Job, Priority, State
+from jobqueue.pauses import PausedType
 from jobqueue.payload import RawJSON, converter, job_type_of
 from jobqueue.registry import (
     Registry,
@@ -102,6 +107,7 @@ from jobqueue.worker import WorkerPool, finish_threads, start_polling_available_
 __all__ = [
     "AddMiddleware",
     "AttemptError",
+    "BackOff",
     "BackendError",
     "CaptureExceptions",
     "Claim",
@@ -131,6 +137,7 @@ __all__ = [
     "Never",
     "NotFoundError",
     "NotInitializedError",
+    "PausedType",
     "PayloadError",
     "Priority",
     "RawJSON",
@@ -188,6 +195,8 @@ __all__ = [
     "is_registered",
     "job_type_of",
     "list_jobs",
+    "pause",
+    "paused_types",
     "register",
     "register_func",
     "register_func_for_job_type",
@@ -203,6 +212,7 @@ __all__ = [
     "reschedule_job",
     "reset_job",
     "reset_jobs",
+    "resume",
     "set_default_service",
     "set_job_bundle_of_type_stopped_listener",
     "set_on_error",

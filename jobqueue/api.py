@@ -13,6 +13,7 @@ from jobqueue.health import OnError
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ServiceListener
 from jobqueue.models import Job, State
 from jobqueue.observers import Observer
+from jobqueue.pauses import PausedType
 from jobqueue.retry import RetryPolicy
 from jobqueue.service import JobType
 from jobqueue.status import Status
@@ -131,6 +132,21 @@ def cancel_job(id: UUID) -> bool:
 def reschedule_job(id: UUID, start_at: datetime | None) -> bool:
     """Have a job that has not started be due at *start_at* (None: now); return whether there was one."""
     return current_service().reschedule_job(id, start_at)
+
+
+def pause(type: str, until: datetime | timedelta | None = None, reason: str | None = None) -> PausedType:
+    """Have no jobs of *type*, a name or a pattern, claimed by any process; see ``Service.pause``."""
+    return current_service().pause(type, until, reason)
+
+
+def resume(type: str) -> bool:
+    """End the pause of *type*; return whether there was one; see ``Service.resume``."""
+    return current_service().resume(type)
+
+
+def paused_types() -> list[PausedType]:
+    """Read what is paused now."""
+    return current_service().paused_types()
 
 
 def delete_job(id: UUID) -> None:

@@ -85,6 +85,21 @@ class HandlerNotFoundError(RegistrationError, LookupError):
     """No handler is registered for the type of a job."""
 
 
+class BackOff(JobQueueError):  # noqa: N818 - what to do, as its handler says it
+    """Raised by a handler: the run has failed, and no job of its type is to be claimed for a while.
+
+    That is 100 ms after the first such failure, and twice as long after each one that follows, up to 60 s, until a job
+    of the type succeeds. The job itself is retried by its policy. It goes for this worker pool, or, when it is
+    *shared*, for all processes. Any other exception with a true attribute ``backoff`` (and ``shared``) does the same.
+    """
+
+    backoff = True
+
+    def __init__(self, message: str, shared: bool = False) -> None:  # noqa: FBT001, FBT002 - BackOff("429", shared=True)
+        super().__init__(message)
+        self.shared = shared
+
+
 class JobTimeoutError(JobQueueError):
     """A handler found, by ``ctx.check()``, that its job has run for longer than its timeout."""
 

@@ -32,6 +32,7 @@ MAX_ERROR_BYTES: Final = 16 * 1024
 
 _ABSENT: Final = object()
 _MAX_LOGGED: Final = 200
+_MOST_CAUSES: Final = 10
 _PAYLOAD_ERROR: Final = f"{PayloadError.__module__}.{PayloadError.__qualname__}"
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -96,6 +97,8 @@ def run_error_of(error: BaseException) -> RunError:
         traceback=trace,
         data_json=_data_json_of(error, kind, trace),
         kinds=kinds_of(error),
+        back_off=_is_true(error, "backoff"),
+        back_off_is_shared=_is_true(error, "shared"),
     )
 
 
@@ -278,6 +281,22 @@ def _data_json_of(error: BaseException, kind: str, trace: str) -> str:
 
 def _storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
+
+
+def _is_true(error: BaseException, name: str) -> bool:
+    """Whether an error, or one that it was raised from, has a true attribute that is no method."""
+    cause: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if cause is None:
+            break
+        try:
+            value = getattr(cause, name, False)
+            if value and not callable(value):
+                return True
+        except BaseException:  # noqa: BLE001 - a property is anybody's code
+            return False
+        cause = cause.__cause__
+    return False
 
 
 def _start_of(text: str, size: int = MAX_ERROR_BYTES) -> str:

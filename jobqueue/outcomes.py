@@ -50,6 +50,10 @@ class RunError:
     """The job's ``error_data``."""
     kinds: frozenset[str] = frozenset()
     """The classes that the error is of, as ErrorFilter names them; not kept."""
+    back_off: bool = False
+    """Whether no more jobs of the type are to be claimed for a while; not kept with the job."""
+    back_off_is_shared: bool = False
+    """Whether that goes for all processes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -142,7 +146,9 @@ class Trip:
     claimed: tuple[Job, ...] = ()
     """The jobs claimed, in the order in which they are to be run."""
     next_due_in: timedelta | None = None
-    """How long until the next job of the wanted types is due, as far as is known; None when nothing is."""
+    """How long until the next job of the wanted types is due, or a pause ends, as far as is known; None: never."""
+    backed_off: frozenset[str] = frozenset()
+    """The types that processes back off from, or have backed off from last, all together."""
 
 
 @attrs.frozen(kw_only=True)

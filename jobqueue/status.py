@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import attrs
 
 from jobqueue.models import State
+from jobqueue.pauses import PausedType
 
 
 @attrs.frozen(kw_only=True)
@@ -16,6 +17,9 @@ class Status:
     by_type_and_state: Mapping[str, Mapping[State, int]] = attrs.field(
         factory=dict[str, Mapping[State, int]], repr=False
     )
+
+    paused: tuple[PausedType, ...] = attrs.field(default=(), repr=False)
+    """What is paused now, by type."""
 
     @property
     def by_state(self) -> dict[State, int]:

@@ -13,6 +13,7 @@ from jobqueue.errors import InvalidJobError, JobNotFoundError
 from jobqueue.limits import check_id, check_moment, check_name
 from jobqueue.models import Fence, Job, State
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
+from jobqueue.pauses import Pauses
 from jobqueue.status import Status
 
 
@@ -150,6 +151,11 @@ class Store(Protocol):
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything."""
 
+    @property
+    def pauses(self) -> Pauses:
+        """What is paused."""
+        ...
+
     def for_workers(self, *, lock_timeout: timedelta, atomic_connections: int = 0) -> "WorkerStore":
         """Return the same rows over connections of their own, for one worker pool, which closes it.
 
@@ -218,12 +224,21 @@ class Round:
 class WorkerStore(Protocol):
     """The same rows, seen by one worker pool. Sets go in and sets come out; a single job is a set of one."""
 
-    def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+    def make_trip(
+        self,
+        outcomes: Sequence[Outcome],
+        types: Sequence[str],
+        limit: int,
+        claimant: Claimant,
+        *,
+        without: Sequence[str] = (),
+    ) -> Trip:
         """Save *outcomes* and claim up to *limit* due jobs of *types*, in one statement and one commit.
 
-        *types* are exact names, prefixes (``report:*``) and ``*``. An outcome whose claim was lost is not saved and
-        raises nothing. Claims are by priority, then by when they were due; within a priority, a claim of several jobs
-        may take those of one type before those of the next.
+        *types* are exact names, prefixes (``report:*``) and ``*``; a prefix does not stand for the types that a name or
+        a longer prefix in *without* is or covers. Nothing that is paused is claimed. An outcome whose claim was lost is
+        not saved and raises nothing. Claims are by priority, then by when they were due; within a priority, a claim of
+        several jobs may take those of one type before those of the next.
         """
         ...
 
@@ -234,6 +249,17 @@ class WorkerStore(Protocol):
     def save_outcomes(self, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
         """Save outcomes; return the ids of the jobs for which it was done."""
         ...
+
+    def back_off(self, job_type: str, reason: str, ran_for: timedelta) -> None:
+        """Have all processes back off from a type, after a job that *ran_for* so long and has just failed.
+
+        It is paused for 100 ms; if it was backed off from before, and a job of it was not successful since, for twice
+        as long as the last time, up to 60 s. If that has not ended when the job was started, it goes on for as long as
+        before. A pause that somebody else has set stands as it is.
+        """
+
+    def end_back_off(self, job_type: str) -> None:
+        """Have the next back-off from a type begin with 100 ms again: a job of it was successful."""
 
     def handler_transaction(self) -> AbstractContextManager[HandlerTransaction]:
         """Open a transaction within the block: committed at its end, if an outcome was saved, and else rolled back.

@@ -17,6 +17,7 @@ from jobqueue.store import Cursor, JobFilter
 from jobqueue_pg import rows
 from jobqueue_pg.adding import Adding
 from jobqueue_pg.database import Database, Parameters
+from jobqueue_pg.pauses import PostgresPauses
 from jobqueue_pg.pool import WORKER_CONNECTIONS, Pool, application_pool, handler_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import managing
@@ -45,6 +46,7 @@ class PostgresStore:
         self._prepares = prepared_statements
         self._database = Database(application_pool(conninfo, pool_size, prepares=prepared_statements), schema, now)
         self._adding = Adding(self._database)
+        self._pauses = PostgresPauses(self._database)
         self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
 
     def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
@@ -112,7 +114,12 @@ class PostgresStore:
             counts.setdefault(job_type, {})[State(state)] = number
         [[num_job_bundles]] = self._database.fetch(queries.COUNT_BUNDLES, {})
         num_jobs = sum(sum(states.values()) for states in counts.values())
-        return Status(num_jobs=num_jobs, num_job_bundles=num_job_bundles, by_type_and_state=counts)
+        return Status(
+            num_jobs=num_jobs,
+            num_job_bundles=num_job_bundles,
+            by_type_and_state=counts,
+            paused=self._pauses.paused_types(),
+        )
 
     def reset_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Make jobs as good as new."""
@@ -174,6 +181,11 @@ class PostgresStore:
 
     def _ids(self, statement: LiteralString, parameters: Parameters) -> frozenset[UUID]:
         return frozenset(row[0] for row in self._database.fetch(statement, {**self._channels, **parameters}))
+
+    @property
+    def pauses(self) -> PostgresPauses:
+        """What is paused."""
+        return self._pauses
 
     def for_workers(
         self, *, lock_timeout: timedelta = _LOCK_TIMEOUT, atomic_connections: int = 0

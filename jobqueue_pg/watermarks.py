@@ -62,11 +62,19 @@ class Seen:
         return cls(**json.loads(text))
 
 
+class Request(NamedTuple):
+    """What a look is for."""
+
+    types: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    """What patterns among the types do not stand for."""
+
+
 @attrs.frozen(kw_only=True)
 class Look:
     """How one look at the queue is made."""
 
-    request: tuple[str, ...]
+    request: "Request"
     began: float
     epoch: int
     runs: str | None = None
@@ -115,7 +123,9 @@ class Front:
             level = _Level()
         else:
             known = {type: place for type, place in before.places.items() if type in seen.types}
-            level = _Level(before.place, {**known, **places})
+            # Of a type that was paused, or had nothing, nobody has looked what there is before that place.
+            is_common = set(seen.types) <= set(self._types)
+            level = _Level(before.place if is_common else None, {**known, **places})
         self._types, self._num_seen = seen.types, len(seen.priorities)
         self._levels = {priority: _Level(Place(began_at, _FIRST_ID)) for priority in passed} | {last: level}
 
@@ -201,13 +211,13 @@ class Watermarks:
         self._clock = clock
         self._worthwhile = worthwhile
         self._lock = threading.Lock()
-        self._requests: dict[tuple[str, ...], _Request] = {}
+        self._requests: dict[Request, _Request] = {}
         self._epoch = 0  # looks that began in another one say nothing of this one
 
-    def next_look(self, types: Iterable[str], limit: int = 1) -> Look:
+    def next_look(self, types: Iterable[str], limit: int = 1, without: Iterable[str] = ()) -> Look:
         """Return how to look for up to *limit* jobs of *types* next."""
         with self._lock:
-            look = Look(request=tuple(types), began=self._clock(), epoch=self._epoch)
+            look = Look(request=Request(tuple(types), tuple(without)), began=self._clock(), epoch=self._epoch)
             request = self._requests.get(look.request)
             num_in_row, num_worthwhile = (
                 (request.num_in_row, request.num_worthwhile) if request else (0, self._worthwhile)
@@ -221,10 +231,10 @@ class Watermarks:
                 return attrs.evolve(look, is_watchful=True)
             return attrs.evolve(look, runs=json.dumps(runs), gaps=request.gaps)
 
-    def full_look(self, types: Iterable[str]) -> Look:
+    def full_look(self, types: Iterable[str], without: Iterable[str] = ()) -> Look:
         """Return how to see everything."""
         with self._lock:
-            return Look(request=tuple(types), began=self._clock(), epoch=self._epoch)
+            return Look(request=Request(tuple(types), tuple(without)), began=self._clock(), epoch=self._epoch)
 
     def note_full_batch(self, look: Look, jobs: Sequence[Job], seen: Seen | None, began_at: datetime) -> None:
         """Note that *look* has brought all that it was asked for, and has *seen* more if it was watchful."""
@@ -265,10 +275,10 @@ class Watermarks:
             for request in self._requests.values():
                 request.trusted_until = 0.0
 
-    def _request(self, types: tuple[str, ...]) -> _Request:
-        if types not in self._requests and len(self._requests) >= _MOST_REQUESTS:
+    def _request(self, request: Request) -> _Request:
+        if request not in self._requests and len(self._requests) >= _MOST_REQUESTS:
             self._requests.clear()
-        return self._requests.setdefault(types, _Request(self._worthwhile))
+        return self._requests.setdefault(request, _Request(self._worthwhile))
 
 
 def _may_come_first(outcome: Outcome) -> bool:

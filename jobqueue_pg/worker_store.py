@@ -1,5 +1,6 @@
 """Jobs as rows in PostgreSQL, as worker pools use them: trips, beats and the reaper."""
 
+import json
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from jobqueue.errors import BackendError, LockTimeoutError, RegistrationError
 from jobqueue.models import Fence, Job, new_id
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.patience import patience
+from jobqueue.pauses import LONGEST_BACK_OFF, SHORTEST_BACK_OFF
 from jobqueue.store import Round, SilenceCounts, always_counts
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database
@@ -21,6 +23,7 @@ from jobqueue_pg.handler_transaction import PostgresHandlerTransaction, in_trans
 from jobqueue_pg.queries.applications import GET_JOBS
 from jobqueue_pg.queries.claiming import CLAIM_JOBS, FIND_NEXT_DUE
 from jobqueue_pg.queries.maintaining import DELETE_SUCCEEDED_BUNDLES, TOUCH_JOBS
+from jobqueue_pg.queries.pauses import BACK_OFF, END_BACK_OFF
 from jobqueue_pg.queries.saving import SAVE_OUTCOMES
 from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_WATCHFUL_TRIP
 from jobqueue_pg.reaper import Reaper
@@ -34,6 +37,7 @@ _PAUSE_AFTER_ERROR: Final = timedelta(seconds=1)
 _JOB_COLUMNS: Final = slice(2, None)
 _BEGAN_AT: Final = 11
 _SEEN: Final = 14
+_BACKED_OFF: Final = 17
 
 
 class PostgresWorkerStore:
@@ -56,19 +60,27 @@ class PostgresWorkerStore:
         self._watermarks = Watermarks()
         self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"
 
-    def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+    def make_trip(
+        self,
+        outcomes: Sequence[Outcome],
+        types: Sequence[str],
+        limit: int,
+        claimant: Claimant,
+        *,
+        without: Sequence[str] = (),
+    ) -> Trip:
         """Save *outcomes* and claim up to *limit* jobs, in one statement and one commit."""
         if not types or limit < 1:
             return Trip(saved=self.save_outcomes(outcomes))
-        look = self._watermarks.next_look(types, limit)
+        look = self._watermarks.next_look(types, limit, without)
         trip = self._make(look, outcomes, limit, claimant)
         if look.is_full or len(trip.claimed) == limit:
             return trip
-        return self._look_again_fully(trip, types, limit, claimant)
+        return self._look_again_fully(trip, look, limit, claimant)
 
-    def _look_again_fully(self, trip: Trip, types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+    def _look_again_fully(self, trip: Trip, narrow: Look, limit: int, claimant: Claimant) -> Trip:
         """Look fully after a narrow look that has brought too few: only that can tell that there is nothing more."""
-        look = self._watermarks.full_look(types)
+        look = self._watermarks.full_look(*narrow.request)
         try:
             # Nobody beats for what the first has claimed, as long as this one is waited for.
             with patience(self._beat_within, at_least=0):
@@ -77,7 +89,7 @@ class PostgresWorkerStore:
             # What was done stands; whoever looks again will hear what is wrong.
             return attrs.evolve(trip, next_due_in=timedelta(0))
         claimed = sorted(trip.claimed + more.claimed, key=_order)
-        return Trip(saved=trip.saved, claimed=tuple(claimed), next_due_in=more.next_due_in)
+        return attrs.evolve(more, saved=trip.saved, claimed=tuple(claimed))
 
     def _make(self, look: Look, outcomes: Sequence[Outcome], limit: int, claimant: Claimant) -> Trip:
         claim_id = new_id()
@@ -115,6 +127,17 @@ class PostgresWorkerStore:
         saved = self._database.fetch(SAVE_OUTCOMES, _saving(outcomes, self._job_stopped))
         self._watermarks.note_outcomes(outcomes)
         return frozenset(row[0] for row in saved)
+
+    def back_off(self, job_type: str, reason: str, ran_for: timedelta) -> None:
+        """Pause a type for all processes, for longer than the last time."""
+        parameters = {"shortest": SHORTEST_BACK_OFF, "longest": LONGEST_BACK_OFF, "ran_for": ran_for.total_seconds()}
+        with self._connection_for_beats():
+            self._database.change(BACK_OFF, {"type": job_type, "reason": reason, **parameters})
+
+    def end_back_off(self, job_type: str) -> None:
+        """Have the next back-off of a type begin anew."""
+        with self._connection_for_beats():
+            self._database.change(END_BACK_OFF, {"type": job_type})
 
     @contextmanager
     def handler_transaction(self) -> Generator[PostgresHandlerTransaction]:
@@ -210,9 +233,9 @@ def _claiming(look: Look, limit: int, claim_id: UUID, claimant: Claimant) -> dic
         "beats": claimant.beats,
     }
     if look.is_full:
-        types = [name for name in look.request if not name.endswith("*")]
-        prefixes = [name.removesuffix("*") for name in look.request if name.endswith("*")]
-        return {**claiming, "types": types, "prefixes": prefixes}
+        types = [name for name in look.request.types if not name.endswith("*")]
+        prefixes = [name.removesuffix("*") for name in look.request.types if name.endswith("*")]
+        return {**claiming, "types": types, "prefixes": prefixes, "without": list(look.request.without)}
     return {**claiming, "runs": look.runs, "gaps": look.gaps}
 
 
@@ -233,6 +256,7 @@ def _trip(fetched: Sequence[rows.Row], outcomes: Sequence[Outcome], claim_id: UU
         saved=saved.difference(refused) if refused else saved,
         claimed=tuple(claimed),
         next_due_in=None if last[1] is None else timedelta(seconds=last[1]),
+        backed_off=frozenset(json.loads(last[_BACKED_OFF])) if last[_BACKED_OFF] else frozenset(),
     )
 
 

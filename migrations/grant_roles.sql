@@ -2,9 +2,9 @@
 --
 --     jobqueue_enqueuer   adds jobs and bundles. It can neither read, change nor delete any: of its own it sees the ids.
 --     jobqueue_worker     runs jobs, and adds those that follow from them: reads all, changes how far jobs are, and not
---                         what they are (type, payload, origin, bundle). Deletes bundles that asked for it.
+--                         what they are (type, payload, origin, bundle). Deletes bundles that asked for it. Pauses types.
 --     jobqueue_observer   reads everything, and changes nothing.
---     jobqueue_manager    all that a service can do: it adds, reads, resets, cancels and deletes. Not DDL.
+--     jobqueue_manager    all that a service can do: it adds, reads, resets, cancels, pauses and deletes. Not DDL.
 --
 -- They cannot log in: grant them to users that can, `grant jobqueue_worker to app`. What they are called begins with
 -- the setting jobqueue.role_prefix, for clusters where several queues need different users.
@@ -37,7 +37,7 @@ begin
         if not exists (select from pg_catalog.pg_roles where rolname = role_name) then
             execute format('create role %I nologin', role_name);
         end if;
-        execute format('revoke all on job, job_bundle, migration from %I', role_name);
+        execute format('revoke all on job, job_bundle, paused_type, migration from %I', role_name);
         execute format('revoke all on schema %I from %I', current_schema(), role_name);
         -- What a service is refused without: it looks whether the schema is what its version needs.
         execute format('grant usage on schema %I to %I', current_schema(), role_name);
@@ -56,8 +56,11 @@ begin
     );
     execute format('grant update (num_jobs, num_jobs_stopped, updated_at), delete on job_bundle to %I', worker);
 
-    execute format('grant select on job, job_bundle to %I', observer);
+    -- A worker looks at what is paused, and backs off.
+    execute format('grant select, insert, update, delete on paused_type to %I', worker);
 
-    execute format('grant select, insert, update, delete on job, job_bundle to %I', manager);
+    execute format('grant select on job, job_bundle, paused_type to %I', observer);
+
+    execute format('grant select, insert, update, delete on job, job_bundle, paused_type to %I', manager);
 end
 $$;

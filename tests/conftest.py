@@ -12,4 +12,5 @@ pytest_plugins = [
     "tests.fixtures.effects",
     "tests.fixtures.pgbouncer",
     "tests.fixtures.rig",
+    "tests.fixtures.roles",
 ]

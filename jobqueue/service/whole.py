@@ -12,6 +12,7 @@ from jobqueue.notifier import Notifier
 from jobqueue.service.adds import Adds
 from jobqueue.service.hears import Hears
 from jobqueue.service.manages import Manages
+from jobqueue.service.pauses import Pauses
 from jobqueue.service.reads import Reads
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Store
@@ -37,7 +38,7 @@ class AddingMiddleware(Protocol):
         ...
 
 
-class Service(Adds, Reads, Manages, Hears, Protocol):
+class Service(Adds, Reads, Manages, Pauses, Hears, Protocol):
     """Add, read, reset and delete jobs.
 
     Every method raises ClosedError once the service is closed, but for ``health``, ``detach`` and those that remove

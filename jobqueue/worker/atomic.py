@@ -31,10 +31,17 @@ class RunEnd:
 
     outcome: Outcome | None
     """What is left to be saved; None when all is settled."""
-    settled: Outcome | None = None
-    """What was committed with it, then."""
     may_be_saved: Outcome | None = None
     """What was about to be committed when the connection was lost, so that only the row can tell."""
+    saved: Outcome | None = None
+    """What was committed together with the run's own work."""
+    refused: Outcome | None = None
+    """What was rolled back with it, since the claim was lost."""
+
+    @property
+    def led_to(self) -> Outcome | None:
+        """What the run has led to, saved or not; None when its claim was lost."""
+        return self.outcome or self.saved
 
 
 class AtomicRuns:
@@ -90,7 +97,7 @@ class AtomicRuns:
         if not is_saved:
             self._refuse(outcome)
         self._lost_claims.forget(outcome.fence)
-        return RunEnd(None, settled=outcome)
+        return RunEnd(None, saved=outcome) if is_saved else RunEnd(None, refused=outcome)
 
     def _note_connection(self) -> None:
         if self._vital.succeeded():

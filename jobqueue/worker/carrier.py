@@ -65,7 +65,9 @@ class Carrier:
         asked_at = time.monotonic()
         try:
             with self._contact.watched():
-                trip = self._store.make_trip(outcomes, request.types, request.limit, self._claimant())
+                trip = self._store.make_trip(
+                    outcomes, request.types, request.limit, self._claimant(), without=request.without
+                )
         except (LockTimeoutError, RefusedError) as error:
             if not outcomes:
                 self._fail("no job can be claimed", error)

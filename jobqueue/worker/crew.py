@@ -14,14 +14,20 @@ from jobqueue.middleware import WorkMiddleware
 from jobqueue.models import Job
 from jobqueue.registry import Registry
 from jobqueue.service import Service
+from jobqueue.settings import WorkerSettings
 from jobqueue.threads import Backoff, StoppableThread
 from jobqueue.worker.atomic import AtomicRuns
+from jobqueue.worker.atomic_connections import AtomicConnections
+from jobqueue.worker.back_offs import BackOffs
 from jobqueue.worker.carrier import Carrier
 from jobqueue.worker.contact import Contact
 from jobqueue.worker.demand import Demand
+from jobqueue.worker.desk import Desk
 from jobqueue.worker.dispatcher import Dispatcher
+from jobqueue.worker.gate import Gate, GateFunction
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.keeper import Keeper
+from jobqueue.worker.lanes import Lanes, types_of_lane
 from jobqueue.worker.lost_claims import LostClaims
 from jobqueue.worker.maintenance import Maintenance
 from jobqueue.worker.runner import Beating, Runner, Unbeaten
@@ -38,10 +44,12 @@ _TYPES_TO_LOG: Final = 10
 class Worker(StoppableThread):
     """Runs one job after the other, as the dispatcher gives them out."""
 
-    def __init__(self, name: str, dispatcher: Dispatcher, runner: Runner) -> None:
+    def __init__(self, name: str, dispatcher: Dispatcher, desk: Desk, runner: Runner, back_offs: BackOffs) -> None:
         super().__init__(name)
         self._dispatcher = dispatcher
+        self._desk = desk
         self._runner = runner
+        self._back_offs = back_offs
 
     @property
     def context(self) -> JobContext | None:
@@ -54,9 +62,10 @@ class Worker(StoppableThread):
         while True:
             job = None
             try:
-                if (job := self._dispatcher.next_job()) is None:
+                if (job := self._dispatcher.next_job(self._desk)) is None:
                     return
-                self._run(job)
+                if self._dispatcher.admits(job):
+                    self._run(job)
                 backoff.reset()
             except Exception:
                 if self._stopping.is_set():
@@ -69,28 +78,41 @@ class Worker(StoppableThread):
 
     def _run(self, job: Job) -> None:
         ran, seconds = self._runner.run(job)
+        led_to = ran.led_to
+        concerns_back_offs = self._back_offs.note_end(job, led_to, seconds)
         if ran.outcome is None:
             self._dispatcher.note_end(job, seconds)
         else:
             self._dispatcher.hand_in(ran.outcome, seconds, may_be_saved=ran.may_be_saved)
+        if led_to is not None and concerns_back_offs:
+            self._back_offs.tell_others(job, led_to, seconds)
+            self._dispatcher.note_back_off()
 
 
 class Crew:
     """The threads of one worker pool, over a store of their own."""
 
     def __init__(
-        self, service: Service, registry: Registry, num_workers: int, middleware: Sequence[WorkMiddleware] = ()
+        self,
+        service: Service,
+        registry: Registry,
+        num_workers: int,
+        middleware: Sequence[WorkMiddleware] = (),
+        *,
+        lanes: Lanes | None = None,
+        is_open: GateFunction | None = None,
     ) -> None:
         self._service = service
         self._registry = registry
         settings = service.settings
         health, observers = service.vitals, service.listeners.observers
         self._dead_for = settings.dead_for.total_seconds()
-        demand = Demand(registry.patterns(), registry.is_atomic, settings, num_workers=num_workers)
+        connections = AtomicConnections(settings.atomic_connections)
+        demands = _demands(registry, settings, num_workers, lanes or {}, connections)
         self._store = service.store.for_workers(
             # While a trip waits for a lock it holds others, whose beats wait for it: it must be over within dead_for.
             lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8),
-            atomic_connections=settings.atomic_connections if demand.has_atomic else 0,
+            atomic_connections=settings.atomic_connections if demands[0].has_atomic else 0,
         )
         self._contact = Contact(health.vital("workers"), settings.dead_for)
         self._lost_claims = LostClaims(health, self._store, settings.dead_for, tell=observers.tell)
@@ -102,7 +124,9 @@ class Crew:
             lost_claims=self._lost_claims,
             health=health,
         )
-        self._dispatcher = Dispatcher(carrier, demand, settings, self._contact)
+        back_offs = BackOffs(self._store, time.monotonic)
+        self._dispatcher = Dispatcher(carrier, demands, settings, self._contact, back_offs)
+        self.set_gate(is_open)
         self._keeper = Keeper(
             self._dispatcher,
             store=self._store,
@@ -144,11 +168,17 @@ class Crew:
             Worker(
                 f"jobqueue-worker-{number}",
                 self._dispatcher,
+                desk,
                 Runner(service, registry, atomic_runs, beating, middleware),
+                back_offs,
             )
-            for number, beating in enumerate(beatings)
+            for number, (beating, desk) in enumerate(zip(beatings, self._seats(), strict=True))
         ]
         self._unsubscribe: Callable[[], None] = _nothing
+
+    def _seats(self) -> list[Desk]:
+        """Return the desk of each worker."""
+        return [desk for desk in self._dispatcher.desks for _ in range(desk.demand.num_workers)]
 
     def start(self) -> None:
         """Start all threads; the workers last."""
@@ -177,8 +207,10 @@ class Crew:
                 # Of claims that were taken away meanwhile nobody has told.
                 for heartbeat in self._heartbeats:
                     heartbeat.beat_now()
+            case JobAvailable():
+                self._dispatcher.ring(event.type)
             case _:
-                self._dispatcher.ring()
+                pass
 
     def _lose(self, claim: ClaimLost) -> None:
         """Have a claim that was taken away not started, or its run told of it. What is missed here, the beats find."""
@@ -194,6 +226,12 @@ class Crew:
     def poll_every(self, interval: timedelta) -> None:
         """Have idle workers look at the queue at least this often."""
         self._dispatcher.poll_every(interval.total_seconds())
+
+    def set_gate(self, is_open: GateFunction | None) -> None:
+        """Ask *is_open* before each claim, in place of any other."""
+        vital = self._service.vitals.vital("gate")
+        gate = None if is_open is None else Gate(is_open, self._registry.patterns(), vital)
+        self._dispatcher.set_gate(gate)
 
     @property
     def includes_current_thread(self) -> bool:
@@ -261,6 +299,24 @@ class Crew:
         if late:
             logger.warning("threads that have not ended: %s", ", ".join(late))
         logger.info("stopped %d worker threads", len(self._workers))
+
+
+def _demands(
+    registry: Registry, settings: WorkerSettings, num_workers: int, lanes: Lanes, connections: AtomicConnections
+) -> list[Demand]:
+    """Return what the workers claim that take any job, and then what those of each lane do."""
+
+    def owner_of(name: str) -> str:
+        handler = registry.find(name)
+        return name if handler is None else handler.type
+
+    def demand_of(types: Sequence[str], number: int) -> Demand:
+        return Demand(
+            types, registry.is_atomic, settings, num_workers=number, connections=connections, owner_of=owner_of
+        )
+
+    of_lanes = [demand_of(types_of_lane(name, registry), number) for name, number in lanes.items()]
+    return [demand_of(registry.patterns(), num_workers - sum(lanes.values())), *of_lanes]
 
 
 def _nothing() -> None:

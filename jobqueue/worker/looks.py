@@ -51,6 +51,10 @@ class Looks:
         if delay is not None:
             self._at = min(self._at, time.monotonic() + delay.total_seconds())
 
+    def expect_at(self, moment: float) -> None:
+        """Look again at *moment*, by the monotonic clock, at the latest."""
+        self._at = min(self._at, moment)
+
     def poll_every(self, seconds: float) -> None:
         """Look at least this often, from now on."""
         self._poll_seconds = min(self._poll_seconds, seconds)

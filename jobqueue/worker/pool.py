@@ -16,6 +16,8 @@ from jobqueue.registry import Registry, default_registry
 from jobqueue.service import Service
 from jobqueue.threads import Timeout, seconds_of
 from jobqueue.worker.crew import Crew
+from jobqueue.worker.gate import GateFunction
+from jobqueue.worker.lanes import Lanes, check_lanes
 
 _SECONDS_AT_EXIT: Final = 5.0
 
@@ -27,13 +29,25 @@ class WorkerPool:
     exits, pools that still run are finished, for at most 5 seconds. In a forked child, which has none of its threads,
     a pool has nothing to stop or to finish, and cannot be started.
 
+    Of the threads, *lanes* reserves some for jobs of a type, or of those that a pattern covers: ``{"mail": 2}``. They
+    run no other jobs; those that are not reserved run any.
+
     Raises:
-        ValueError: *threads* is less than 1.
+        ValueError: *threads* is less than 1, or *lanes* leaves none of them for jobs of any type.
     """
 
-    def __init__(self, service: Service, registry: Registry = default_registry, threads: int = 4) -> None:
+    def __init__(
+        self,
+        service: Service,
+        registry: Registry = default_registry,
+        threads: int = 4,
+        *,
+        lanes: Lanes | None = None,
+    ) -> None:
         if threads < 1:
             raise ValueError(f"a worker pool needs at least 1 thread, not {threads}")
+        self._lanes = check_lanes(lanes, threads)
+        self._is_open: GateFunction | None = None
         self._service = service
         self._registry = registry
         self._threads = threads
@@ -83,12 +97,32 @@ class WorkerPool:
             raise RuntimeError("middleware is added before a worker pool is started")
         self._middleware += (middleware,)
 
+    def set_gate(self, is_open: GateFunction | None) -> None:
+        """Have ``is_open(job_type)`` say what this pool may claim now, in place of any other; None: everything.
+
+        It is asked before each claim about each type and pattern that has a handler. What is closed is not claimed, and
+        asked about again after 100 ms while a thread is idle. A type that has only come by a pattern is asked about
+        when its job is about to start; when it is closed, the job is given back, and that costs it nothing. An error
+        counts as closed: it is logged when it first occurs, and told to ``set_on_error``. The function is called by
+        worker threads, and should be quick: as long as it takes, nothing is claimed, though outcomes are saved.
+
+        Raises:
+            TypeError: *is_open* cannot be called.
+        """
+        if is_open is not None and not callable(is_open):
+            raise TypeError(f"a gate must be callable, which {is_open!r:.60} is not")
+        self._is_open = is_open
+        if self._crew is not None and not self._is_inherited:
+            with self._calling():
+                self._crew.set_gate(is_open)
+
     def start(self) -> None:
         """Start the threads.
 
         Raises:
             RuntimeError: the pool was started before.
             ClosedError: the service is closed, or the pool belongs to a process from which this one was forked.
+            RegistrationError: a lane is for jobs that have no handler.
         """
         if self._is_inherited:
             raise ClosedError(
@@ -101,7 +135,14 @@ class WorkerPool:
             self._service.attach(self)
             self._registry.freeze()
             try:
-                self._crew = Crew(self._service, self._registry, self._threads, self._middleware)
+                self._crew = Crew(
+                    self._service,
+                    self._registry,
+                    self._threads,
+                    self._middleware,
+                    lanes=self._lanes,
+                    is_open=self._is_open,
+                )
                 self._crew.start()
             except BaseException:
                 self._give_up_start()

@@ -10,6 +10,7 @@ from jobqueue.context import current_service
 from jobqueue.errors import JobQueueError
 from jobqueue.middleware import WorkMiddleware
 from jobqueue.threads import Timeout, seconds_of
+from jobqueue.worker.lanes import Lanes
 from jobqueue.worker.pool import WorkerPool
 
 _lock = threading.Lock()
@@ -17,20 +18,22 @@ _pool: WorkerPool | None = None
 _poll_interval: timedelta | None = None  # the shortest that was asked for while no threads ran
 
 
-def start_threads(n: int, *, middleware: Iterable[WorkMiddleware] = ()) -> WorkerPool:
+def start_threads(n: int, *, middleware: Iterable[WorkMiddleware] = (), lanes: Lanes | None = None) -> WorkerPool:
     """Start *n* worker threads on the current service, for all registered handlers.
 
-    Every run passes through *middleware*, the first outermost.
+    Every run passes through *middleware*, the first outermost. Of the threads, *lanes* reserves some for jobs of a type
+    or pattern; see ``WorkerPool``.
 
     When ``stop_threads`` has left jobs running, these are waited for.
 
     Raises:
-        ValueError: *n* is less than 1.
+        ValueError: *n* is less than 1, or *lanes* leaves none of them for jobs of any type.
+        RegistrationError: a lane is for jobs that have no handler.
         JobQueueError: worker threads are running already.
         NotInitializedError: there is no current service.
     """
     global _pool, _poll_interval
-    pool, leftover = WorkerPool(current_service(), threads=n), _pool
+    pool, leftover = WorkerPool(current_service(), threads=n, lanes=lanes), _pool
     for each in middleware:
         pool.use(each)
     # Not under the lock, which the jobs that are waited for may want.

@@ -87,7 +87,7 @@ class Runner:
             self._context = None
         seconds = time.monotonic() - began
         if self._observers.want(RunEnded):
-            self._tell_end(job, ran.outcome or ran.settled, seconds)
+            self._tell_end(job, ran.led_to or ran.refused, seconds)
         return ran, seconds
 
     def _tell_end(self, job: Job, outcome: Outcome | None, seconds: float) -> None:

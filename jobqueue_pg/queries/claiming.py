@@ -3,6 +3,7 @@
 from typing import Final
 
 from jobqueue_pg.queries.columns import CLAIMED_COLUMNS, NOW
+from jobqueue_pg.queries.pauses import PAUSE, covers, is_more_special
 
 # Due jobs of a type on a priority, from the first one on.
 _FROM_HEAD_ON: Final = f"""
@@ -39,13 +40,15 @@ _LOOKS_FOR_NEXT: Final = "100"
 # Claim due jobs at a cost that depends on how many types and priorities wait, not on how many jobs do.
 #
 # `prefixed` and `wanted`: the types to look for; a prefix is spelt out to those of its types that have jobs waiting, by
-# one probe of the claim index each. `level`: the priorities in falling order, one probe per type each, walked only as
+# one probe of the claim index each. Left out is what is paused, and what a process does not want just because it is
+# covered by a prefix. `level`: the priorities in falling order, one probe per type each, walked only as
 # far as the batch needs; behind a few of them, what is not due is passed over within the index, entry by entry, which
 # costs a hundredth of a probe. `picked`: on each level, from the type on that was due first, due jobs in order, locked
 # one by one as they are taken; those that somebody else holds are passed over, so that no lock can stop a queue. So are
 # rows that stopped without having been started: go-jobqueue leaves them, and has counted them, when it finishes a job
 # that was reset meanwhile.
 _LEVELS: Final = f"""
+{PAUSE},
 prefixed(prefix, "type") as (
   select p.prefix, (
     select j."type" from {{schema}}.job j
@@ -63,9 +66,18 @@ prefixed(prefix, "type") as (
   where starts_with(p."type", p.prefix)
 ),
 wanted("type") as materialized (
-  select unnest(%(types)s::text[])
-  union
-  select "type" from prefixed where starts_with("type", prefix)
+  select w."type"
+  from (
+    select unnest(%(types)s::text[]) as "type"
+    union
+    select p."type"
+    from prefixed p
+    where starts_with(p."type", p.prefix) and not exists (
+      select from unnest(%(without)s::text[]) as o(name)
+      where {covers("o.name", 'p."type"')} and {is_more_special("o.name", "p.prefix")}
+    )
+  ) w
+  where not exists (select from pause p where p.holds and {covers('p."type"', 'w."type"')})
 ),
 level(priority, step) as (
   select max(top.priority), 1
@@ -121,12 +133,28 @@ from level l, wanted w, lateral (
 where l.step <= {_LEVELS_ONE_BY_ONE}
 """
 
+# When the first of the pauses ends that concern what is looked for.
+_FIRST_RESUMED: Final = f"""
+select min(p.until)
+from pause p
+where p.holds and p.until < 'infinity' and (
+  exists (select from unnest(%(types)s::text[]) as t(name) where {covers('p."type"', "t.name")})
+  or exists (
+    select from unnest(%(prefixes)s::text[]) as x(prefix)
+    where starts_with(p."type", x.prefix) or (right(p."type", 1) = '*' and starts_with(x.prefix, left(p."type", -1)))
+  )
+)
+"""
+
 # When too few jobs were due: how many seconds until the next one is; -1 when there are too many priorities, and that is
 # left to FIND_NEXT_DUE. Infinity, which another program may write, has no distance from now.
 _NEXT_DUE: Final = f"""
 select case
   when exists (select from level where step = {_LEVELS_ONE_BY_ONE} and priority is not null) then -1
-  else (select extract(epoch from first.at - {NOW})::float8 from ({_FIRST_NEXT_DUE}) first)
+  else (
+    select extract(epoch from least(first.at, ({_FIRST_RESUMED})) - {NOW})::float8
+    from ({_FIRST_NEXT_DUE}) first
+  )
 end
 where (select count(*) from picked) < %(limit)s
 """
@@ -151,7 +179,8 @@ sooner("type", below, at, step) as (
   where s.step < {_LOOKS_FOR_NEXT}
 )
 select extract(
-  epoch from least((select at from first), (select min(at) from sooner where at < 'infinity')) - {NOW}
+  epoch from
+    least((select at from first), (select min(at) from sooner where at < 'infinity'), ({_FIRST_RESUMED})) - {NOW}
 )::float8
 """
 
@@ -173,8 +202,9 @@ where (select count(*) from picked) = %(limit)s
 # still in the index, and dead.
 #
 # Nothing is claimed when something is due on a priority that was not there: `gap` has the ranges of those that would
-# come first.
+# come first. What was paused since is passed over in both.
 NARROW_CLAIMING: Final = f"""
+{PAUSE},
 picked as materialized (
   select due.id
   from (
@@ -187,6 +217,7 @@ picked as materialized (
         and coalesce(j.start_at, j.created_at) <= {NOW} and j.stopped_at is null
       order by coalesce(j.start_at, j.created_at), j.id limit 1
     ) first
+    where not exists (select from pause p where p.holds and {covers('p."type"', 'r."type"')})
     order by r.priority desc, first.at, first.id
   ) head{_FROM_HEAD_ON}
   where not exists (
@@ -197,6 +228,7 @@ picked as materialized (
         and coalesce(j.start_at, j.created_at) <= {NOW} and j.stopped_at is null
       limit 1
     ) found
+    where not exists (select from pause p where p.holds and {covers('p."type"', 'g."type"')})
   )
   limit %(limit)s
 ),
@@ -206,11 +238,15 @@ picked as materialized (
 # As many as CLAIMED_COLUMNS, but for the id.
 NO_JOB: Final = "null, " * 17 + "null"
 
-# The last row of a claim: how long until more is due, if that was looked up; when the claim began, as created_at; and,
-# as attempt_errors, what was seen, if somebody wants to go on from there.
-ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, {'null, ' * 8}null"
-WATCHFUL_ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, ({_SEEN}), {'null, ' * 5}null"
-NARROW_ASIDE: Final = f"select 'next', null::float8, {'null, ' * 9}{NOW}, {'null, ' * 8}null"
+_BACKED_OFF: Final = """(select pg_catalog.json_agg(p."type") from pause p where p.backs_off)::text"""
+
+# The last row of a claim: how long until more is due, if that was looked up; when the claim began, as created_at; as
+# attempt_errors, what was seen, if somebody wants to go on from there; and, as error_msg, the types that processes back
+# off from, if there are any.
+_TOLD_ALWAYS: Final = f"null, null, {_BACKED_OFF}, null, null, null"
+ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, null, {_TOLD_ALWAYS}"
+WATCHFUL_ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, ({_SEEN}), {_TOLD_ALWAYS}"
+NARROW_ASIDE: Final = f"select 'next', null::float8, {'null, ' * 9}{NOW}, null, null, null, {_TOLD_ALWAYS}"
 
 CLAIM_JOBS: Final = f"""
 with recursive {CLAIMING}

@@ -5,7 +5,7 @@ from typing import Final, LiteralString
 NOW: Final = "coalesce(%(now)s::timestamptz, now())"
 
 
-def _moment(column: LiteralString) -> LiteralString:
+def moment(column: LiteralString) -> LiteralString:
     """Read a moment that another program wrote, which Python may be unable to hold, as the nearest that it can.
 
     `case` and not `least`, which would make a moment of a null.
@@ -20,26 +20,26 @@ def _moment(column: LiteralString) -> LiteralString:
 # JSON is read as text and parsed when somebody looks: one value that Python cannot hold must not spoil a whole list.
 JOB_COLUMNS: Final = f"""
   j.id, j.bundle_id, j."type", j.payload::text, j.priority, j.origin, j.max_retry_count, j.current_retry_count,
-  {_moment("j.start_at")}, {_moment("j.started_at")}, {_moment("j.worker_alive_at")}, {_moment("j.created_at")},
-  {_moment("j.updated_at")}, j.claim_id, j.claimed_by,
+  {moment("j.start_at")}, {moment("j.started_at")}, {moment("j.worker_alive_at")}, {moment("j.created_at")},
+  {moment("j.updated_at")}, j.claim_id, j.claimed_by,
   j.run_count, j.rescue_count, j.attempt_errors::text, j.completes_bundle_id, j.progress::text,
-  {_moment("j.stopped_at")}, {_moment("j.cancelled_at")}, j.error_msg, j.error_data::text, j.result::text,
+  {moment("j.stopped_at")}, {moment("j.cancelled_at")}, j.error_msg, j.error_data::text, j.result::text,
   j.retry_policy::text"""
 
 # What a worker needs of a job that it claims: not what the claim itself has just set, which is the same for all.
 CLAIMED_COLUMNS: Final = f"""
   j.id, j.bundle_id, j."type", j.payload::text, j.priority, j.origin, j.max_retry_count, j.current_retry_count,
-  {_moment("j.start_at")} as start_at, {_moment("j.created_at")} as created_at, j.run_count, j.rescue_count,
+  {moment("j.start_at")} as start_at, {moment("j.created_at")} as created_at, j.run_count, j.rescue_count,
   j.attempt_errors::text, j.completes_bundle_id, j.progress::text, j.error_msg, j.error_data::text, j.result::text,
   j.retry_policy::text"""
 
 # The description of the job to add when the bundle stops is taken apart as the trigger does that adds it.
 BUNDLE_COLUMNS: Final = f"""
   b.id, b."type", b.origin, b.num_jobs, b.num_jobs_stopped, b.delete_when_succeeded,
-  {_moment("b.stopped_at")}, {_moment("b.updated_at")}, {_moment("b.created_at")},
+  {moment("b.stopped_at")}, {moment("b.updated_at")}, {moment("b.created_at")},
   b.on_stopped ->> 'type', (b.on_stopped -> 'payload')::text, b.on_stopped ->> 'origin',
   coalesce((b.on_stopped ->> 'priority')::bigint, 0), coalesce((b.on_stopped ->> 'maxRetryCount')::integer, 0),
-  {_moment("(b.on_stopped ->> 'startAt')::timestamptz")}, (b.on_stopped -> 'retryPolicy')::text"""
+  {moment("(b.on_stopped ->> 'startAt')::timestamptz")}, (b.on_stopped -> 'retryPolicy')::text"""
 
 # The state of a job as a word: the SQL twin of Job.state.
 STATE: Final = f"""case

@@ -222,7 +222,7 @@ def test_where_there_is_no_connection_the_job_waits(queue, service, registry, db
     role = "few_connections"
     db.execute(f"create role {role} login connection limit 4")
     db.execute(f"grant usage on schema worker to {role}")
-    db.execute(f"grant all on effect, worker.job, worker.job_bundle, worker.migration to {role}")
+    db.execute(f"grant all on effect, worker.job, worker.job_bundle, worker.paused_type, worker.migration to {role}")
     made = Workers(make_conninfo(queue, user=role))
     registry.handler("t", atomic=True)(affect)
     jobs = [service.enqueue("t", number) for number in range(3)]

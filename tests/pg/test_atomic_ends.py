@@ -86,7 +86,7 @@ def test_nothing_is_seen_before_the_commit(
         seen.append((fetch_all(db, EFFECTS), fetch_all(db, "select result::text from worker.job")))
 
     _around_the_commit(monkeypatch, atomic_workers, before=look, after=look)
-    assert stage.play() == RunEnd(None)
+    assert stage.play().outcome is None
     assert seen == [([], [None]), ([7], ["7"])]
 
 
@@ -105,7 +105,7 @@ def test_a_beat_after_the_commit_finds_no_loss(
     """Between the commit of a run and the moment at which its worker hears of it, no beat looks for its claim."""
     stage.act = stage.parts.beat
     _around_the_commit(monkeypatch, atomic_workers, after=stage.parts.beat)
-    assert stage.play() == RunEnd(None)
+    assert stage.play().outcome is None
     assert store.get_job(job.id).state is State.SUCCEEDED
     assert [context.is_lost for context in stage.contexts] == [False]
     assert stage.parts.counts() == (0, 0)

@@ -67,7 +67,7 @@ def test_trips_leave_a_connection_to_the_beats(store: PostgresStore, db: Connect
 
         def trips_of(num_workers: int) -> list[int]:
             with dispatcher._lock:
-                return [dispatcher._trips] if dispatcher._idle == num_workers else []
+                return [dispatcher._trips] if dispatcher.desks[0].idle == num_workers else []
 
         jobs = [wanted_job(dispatcher) for _ in range(4)]
         with other_db.transaction():

@@ -65,7 +65,7 @@ CLAIM: dict[str, Any] = {
     "claimed_by": "host",
     "beats": True,
 }
-CLAIMING = {**CLAIM, "types": ["t1", "t2"], "prefixes": ["t1"]}
+CLAIMING = {**CLAIM, "types": ["t1", "t2"], "prefixes": ["t1"], "without": []}
 CLAIMING_MORE = {**CLAIM, "runs": "[]", "gaps": "[]"}
 FENCES = {"fences": rows.fences_json([FENCE])}
 CHANNELS = {"claim_lost": "claim_lost", "job_available": "job_available"}

@@ -1,15 +1,13 @@
 """The roles that migrations/grant_roles.sql makes: each can do what it is for, through our API, and nothing else."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import errors, sql
-from psycopg.conninfo import make_conninfo
 
 import jobqueue_pg
 from jobqueue import (
@@ -22,70 +20,16 @@ from jobqueue import (
     JobDesc,
     State,
     WorkerPool,
-    WorkerSettings,
 )
-from jobqueue_pg.schema import migrations_dir
 from tests.fixtures.listeners import Everything
 from tests.fixtures.listening import Ear
+from tests.fixtures.roles import MAY_NOT, conninfo_as, grant_roles
 from tests.fixtures.stores import assert_counts_true, fetch_all, insert_job
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import FAST_DEATH, wait_for_end
 
 PATIENCE = timedelta(seconds=20)
-MAY_NOT = r"(?s)the database user may not do this.*permission denied.*docs/security\.md"
 ROLES = ("enqueuer", "worker", "observer", "manager")
-
-
-def grant_roles(conninfo: str, prefix: str, *, search_path: str = "worker") -> None:
-    """Run the script as psql does that is told the schema and a prefix."""
-    options = f"-c search_path={search_path} -c jobqueue.role_prefix={prefix}"
-    with psycopg.connect(conninfo, options=options) as connection:
-        connection.execute((migrations_dir() / "grant_roles.sql").read_bytes())
-
-
-@pytest.fixture
-def prefix(migrated) -> Iterator[str]:
-    """What the names of the roles on `migrated` begin with."""
-    prefix = f"jobqueue_test_{uuid4().hex[:12]}"
-    try:
-        grant_roles(migrated, prefix)
-        yield prefix
-    finally:
-        with closing(psycopg.connect(migrated, autocommit=True)) as connection:
-            for role in fetch_all(connection, "select rolname from pg_roles where starts_with(rolname, %s)", prefix):
-                connection.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
-                connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
-
-
-@pytest.fixture
-def service_as(migrated, prefix):
-    """Open services as one of the roles."""
-
-    @contextmanager
-    def open_as(role, **settings):
-        options = {"origin": "tests", "settings": WorkerSettings(poll_interval=timedelta(seconds=0.2), **settings)}
-        with closing(jobqueue_pg.connect(conninfo_as(migrated, prefix, role), **options)) as service:
-            yield service
-
-    return open_as
-
-
-def conninfo_as(conninfo: str, prefix: str, role: str) -> str:
-    return make_conninfo(conninfo, options=f"-c role={prefix}_{role}")
-
-
-@pytest.fixture
-def refused(migrated, prefix):
-    """Run a statement as one of the roles, which must be refused."""
-
-    def refuse(role, statement):
-        with (
-            closing(psycopg.connect(conninfo_as(migrated, prefix, role), autocommit=True)) as connection,
-            pytest.raises(errors.InsufficientPrivilege),
-        ):
-            connection.execute(statement)
-
-    return refuse
 
 
 def assert_changes_nothing(service, job_id):

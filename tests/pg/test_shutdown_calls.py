@@ -300,7 +300,7 @@ def test_a_signal_handler_that_stops_amid_an_event(registry):
     with jobqueue.connect("memory://") as service:
         pool = WorkerPool(service, registry, threads=2)
         pool.start()
-        with heeding(pool.stop), interrupted_at("_wake_one", called_by="ring"):
+        with heeding(pool.stop), interrupted_at("wake_one", called_by="ring"):
             service.enqueue("t", 1)
         assert not pool.is_running
         assert pool.finish(PATIENCE)

@@ -49,7 +49,7 @@ def test_atomic_jobs_are_asked_for_as_far_as_connections_are_free():
     demand.receive(second, [])
     demand.receive(third, [claimed("plain")])
     assert demand.limit(100) == 2
-    assert [demand.give_back(job.fence), demand.give_back(job.fence)] == [1, 0]
+    assert [demand.connections.give_back(job.fence), demand.connections.give_back(job.fence)] == [1, 0]
     assert demand.limit(100) == 3
 
 
@@ -61,7 +61,7 @@ def test_a_job_that_was_claimed_twice_takes_two_connections():
     for job in (first, second):
         demand.receive(demand.ask(1), [job])
     assert demand.limit(1) == 0
-    demand.give_back(first.fence)
+    demand.connections.give_back(first.fence)
     assert demand.limit(2) == 1
 
 
@@ -72,7 +72,7 @@ def test_a_pool_with_nothing_but_atomic_handlers_asks_for_nothing_while_all_conn
     job = claimed("atomic")
     demand.receive(request, [job])
     assert demand.limit(5) == 0
-    demand.give_back(job.fence)
+    demand.connections.give_back(job.fence)
     assert demand.limit(5) == 1
 
 
@@ -112,7 +112,7 @@ def test_atomic_jobs_that_wait_are_not_passed_over():
         jobs = [claimed("atomic"), *[claimed("plain")] * 3]
         demand.receive(demand.ask(demand.limit(64)), jobs)
         assert demand.limit(64) == 3
-        demand.give_back(jobs[0].fence)
+        demand.connections.give_back(jobs[0].fence)
 
 
 def test_a_connection_that_was_kept_in_vain_is_a_reason_to_look():

@@ -47,7 +47,7 @@ def test_there_are_never_more_than_two_trips(rig):
         rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
         asked.append(rig.ask())
     wait_until(lambda: rig.store.travelling == MAX_TRIPS)
-    wait_until(lambda: rig.dispatcher._idle == len(jobs))
+    wait_until(lambda: rig.desk.idle == len(jobs))
     rig.store.open_gate.set()
     wait_until(lambda: len(rig.store.saved) == len(jobs))
     assert rig.store.most_travelling == MAX_TRIPS
@@ -61,7 +61,7 @@ def test_outcomes_handed_in_during_a_trip_go_with_the_next_one(rig):
     for job in claimed:
         rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
         rig.ask()
-    wait_until(lambda: rig.store.travelling == MAX_TRIPS and rig.dispatcher._idle == len(claimed))
+    wait_until(lambda: rig.store.travelling == MAX_TRIPS and rig.desk.idle == len(claimed))
     rig.store.open_gate.set()
     wait_until(lambda: len(rig.store.saved) == len(claimed))
     assert len(rig.store.limits) - before <= MAX_TRIPS + 2
@@ -121,7 +121,7 @@ def test_one_job_costs_one_look(rig):
     rig.add()
     rig.dispatcher.ring()
     wait_until(lambda: any(future.done() for future in asked))
-    wait_until(lambda: len(rig.dispatcher._worker_wanted._waiters) == 7)
+    wait_until(lambda: len(rig.desk.worker_wanted._waiters) == 7)
     assert len(rig.store.limits) == looks + 1
 
 
@@ -192,7 +192,7 @@ def test_workers_that_wait_for_a_trip_do_not_spin(polling):
     polling.store.open_gate.clear()
     polling.dispatcher.ring()
     wait_until(lambda: polling.store.travelling >= 1)
-    wait_until(lambda: len(polling.dispatcher._worker_wanted._waiters) >= 4)
+    wait_until(lambda: len(polling.desk.worker_wanted._waiters) >= 4)
     began = time.process_time()
     assert not threading.Event().wait(1)
     assert time.process_time() - began < 0.1
@@ -314,7 +314,7 @@ def test_a_lane_is_kept_free_for_maintenance(rig):
         for job in claimed[:3]:
             rig.dispatcher.hand_in(Outcome.finished(job), NO_TIME)
             rig.ask()
-        wait_until(lambda: rig.store.travelling == 1 and rig.dispatcher._idle == 3)
+        wait_until(lambda: rig.store.travelling == 1 and rig.desk.idle == 3)
         assert rig.store.most_travelling == 1
     wait_until(lambda: rig.store.travelling == MAX_TRIPS)
     rig.store.open_gate.set()

@@ -32,7 +32,7 @@ def test_few_outcomes_go_with_the_next_trip(batching, monkeypatch):
     """While a trip is under way, an outcome waits for it to come back: two small trips cost more than one."""
     monkeypatch.setattr(dispatcher, "_SECONDS_TO_COMBINE", 60.0)
     end_two_jobs(batching)
-    wait_until(lambda: len(batching.dispatcher._worker_wanted._waiters) == 2)
+    wait_until(lambda: len(batching.desk.worker_wanted._waiters) == 2)
     batching.store.open_gate.set()
     wait_until(lambda: len(batching.store.saved) == 2)
     assert batching.store.most_travelling == 1
@@ -59,7 +59,7 @@ def test_look_ahead_never_exceeds_the_batch_size(batching):
     batching.add(500)
     for _ in range(300):
         batching.dispatcher.hand_in(Outcome.finished(batching.ask().result(5)), 0.0)
-        assert len(batching.dispatcher._held) <= 64
+        assert len(batching.desk.held) <= 64
     assert max(batching.store.limits) == 64
 
 
@@ -140,7 +140,7 @@ def add_suspect(batching: Rig) -> Job:
     batching.store.claim_jobs(["t"], 1, Claimant(name="dead", lease=timedelta(microseconds=1)))
     wait_until(lambda: batching.store.reap_jobs(timedelta(microseconds=1), 3))
     batching.add(60)
-    batching.dispatcher._demand.note_duration(0.001)
+    batching.desk.demand.note_duration(0.001)
     return suspect
 
 
@@ -169,7 +169,7 @@ def test_a_suspect_waits_for_what_is_on_its_way(batching):
     asked = [batching.ask()]
     wait_until(lambda: batching.store.travelling == 1 and not batching.store.gates)
     asked.append(batching.ask())
-    wait_until(lambda: len(batching.dispatcher._alarms) == 1)
+    wait_until(lambda: len(batching.desk.alarms) == 1)
     assert not any(future.done() for future in asked)
     saving.set()
     assert suspect in [future.result(5) for future in asked]

@@ -256,3 +256,13 @@ def test_moments_before_the_calendar() -> None:
     front.begin([job()], Seen(TYPES, [0]), NOW)
     front.begin([attrs.evolve(job(), start_at=datetime(1, 1, 2, tzinfo=UTC))], Seen(TYPES, [0]), NOW)
     assert runs(front) == [("t", 0, START)]
+
+
+def test_a_type_that_was_not_seen_before() -> None:
+    """Where others have come to on a priority says nothing of a type that was paused then: it is looked for anew."""
+    front = Front()
+    front.begin([job(priority=3)], Seen(["t"], [5, 3]), NOW)
+    front.begin([job(priority=5)], Seen(["t", "u"], [5]), NOW)
+    runs = front.runs()
+    assert runs is not None
+    assert [(run["type"], run["at"] == "-infinity") for run in runs] == [("t", False), ("u", True)]

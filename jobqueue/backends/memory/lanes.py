@@ -1,6 +1,6 @@
 """The jobs that wait to be claimed, in the order in which they are: found without a look at all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import datetime
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, NamedTuple
@@ -62,9 +62,9 @@ class Lanes:
         """Let a job wait no longer, if it does."""
         self._places.pop(job_id, None)
 
-    def take(self, types: Sequence[str], limit: int, now: datetime) -> list[UUID]:
-        """Take up to *limit* jobs of *types* (exact names, prefixes ``report:*``, ``*``) that are due, in order."""
-        heads = [(place, lane) for lane in self._wanted(types) if (place := lane.head(now)) is not None]
+    def take(self, is_wanted: Callable[[str], bool], limit: int, now: datetime) -> list[UUID]:
+        """Take up to *limit* jobs that are due, in order, of the types that are wanted."""
+        heads = [(place, lane) for lane in self._wanted(is_wanted) if (place := lane.head(now)) is not None]
         heapify(heads)
         taken: list[UUID] = []
         while heads and len(taken) < limit:
@@ -78,17 +78,15 @@ class Lanes:
                 heapreplace(heads, (following, lane))
         return taken
 
-    def next_due_at(self, types: Sequence[str], now: datetime) -> datetime | None:
-        """Return when the first of the jobs of *types* that are not due will be."""
+    def next_due_at(self, is_wanted: Callable[[str], bool], now: datetime) -> datetime | None:
+        """Return when the first of the jobs will be due that are not, of the types that are wanted."""
         return min(
-            (moment for lane in self._wanted(types) if (moment := lane.next_due_at(now)) is not None), default=None
+            (moment for lane in self._wanted(is_wanted) if (moment := lane.next_due_at(now)) is not None), default=None
         )
 
-    def _wanted(self, types: Sequence[str]) -> "list[_Lane]":
+    def _wanted(self, is_wanted: Callable[[str], bool]) -> "list[_Lane]":
         self._remove_empty()
-        exact = {name for name in types if not name.endswith("*")}
-        prefixes = tuple(name.removesuffix("*") for name in types if name.endswith("*"))
-        return [lane for name, lane in self._lanes.items() if name in exact or name.startswith(prefixes)]
+        return [lane for name, lane in self._lanes.items() if is_wanted(name)]
 
 
 class _Lane:

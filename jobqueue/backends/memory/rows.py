@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from jobqueue.backends.memory.lanes import Lanes
+from jobqueue.backends.memory.paused import Paused
 from jobqueue.bundle import JobBundle
 from jobqueue.errors import DuplicateJobError
 from jobqueue.models import Fence, Job
@@ -17,6 +18,7 @@ class Rows:
         self.jobs: dict[UUID, Job] = {}
         self.bundles: dict[UUID, JobBundle] = {}
         self.lanes = Lanes()
+        self.paused = Paused()
         self.leases = dict[UUID, timedelta]()
         """Of running jobs: how long their claims may be silent."""
         self._members: dict[UUID, dict[UUID, None]] = {}

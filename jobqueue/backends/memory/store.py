@@ -10,6 +10,7 @@ from uuid import UUID
 import attrs
 
 from jobqueue.backends.memory import transitions
+from jobqueue.backends.memory.pauses import MemoryPauses
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.worker_store import MemoryWorkerStore, refuse_atomic_handlers
@@ -122,11 +123,11 @@ class MemoryStore:
         """Count everything."""
         now = self._session.moment()
         with self._session.reading() as rows:
-            jobs, num_job_bundles = list(rows.jobs.values()), len(rows.bundles)
+            jobs, num_job_bundles, paused = list(rows.jobs.values()), len(rows.bundles), rows.paused.holding(now)
         counts: dict[str, dict[State, int]] = {}
         for (job_type, state), number in sorted(Counter((job.type, _state(job, now)) for job in jobs).items()):
             counts.setdefault(job_type, {})[state] = number
-        return Status(num_jobs=len(jobs), num_job_bundles=num_job_bundles, by_type_and_state=counts)
+        return Status(num_jobs=len(jobs), num_job_bundles=num_job_bundles, by_type_and_state=counts, paused=paused)
 
     def _jobs(self, is_wanted: Callable[[Job], bool]) -> list[Job]:
         with self._session.reading() as rows:
@@ -234,6 +235,13 @@ class MemoryStore:
         with self._session.changing() as change:
             change.delete_bundles(list(change.rows.bundles.values()))
             change.delete_jobs(list(change.rows.jobs.values()))
+
+    # --- pausing
+
+    @property
+    def pauses(self) -> MemoryPauses:
+        """What is paused."""
+        return MemoryPauses(self._session)
 
     # --- living and ending
 

@@ -10,6 +10,7 @@ import attrs
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
 from jobqueue.backends.memory.session import Session
+from jobqueue.backends.memory.wanted import Wanted
 from jobqueue.bundle import JobBundle
 from jobqueue.errors import RegistrationError
 from jobqueue.models import Fence, Job, new_id
@@ -23,14 +24,24 @@ class MemoryWorkerStore:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def make_trip(self, outcomes: Sequence[Outcome], types: Sequence[str], limit: int, claimant: Claimant) -> Trip:
+    def make_trip(
+        self,
+        outcomes: Sequence[Outcome],
+        types: Sequence[str],
+        limit: int,
+        claimant: Claimant,
+        *,
+        without: Sequence[str] = (),
+    ) -> Trip:
         """Save *outcomes* and claim up to *limit* jobs, in one change.
 
         Neither sees the other, as in one statement: a job that is released is there for the next trip.
         """
         with self._session.changing() as change:
-            claimed, next_due_in = _claim(change, types, limit, claimant)
-            return Trip(saved=_save(change, outcomes), claimed=claimed, next_due_in=next_due_in)
+            backed_off = change.rows.paused.backed_off()
+            claimed, next_due_in = _claim(change, Wanted.of(types, without), limit, claimant)
+            saved = _save(change, outcomes)
+            return Trip(saved=saved, claimed=claimed, next_due_in=next_due_in, backed_off=backed_off)
 
     def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
         """Claim up to *limit* jobs."""
@@ -44,6 +55,16 @@ class MemoryWorkerStore:
     def handler_transaction(self) -> NoReturn:
         """Refuse."""
         refuse_atomic_handlers()
+
+    def back_off(self, job_type: str, reason: str, ran_for: timedelta) -> None:
+        """Pause a type for all processes, for longer than the last time."""
+        with self._session.changing() as change:
+            change.rows.paused.back_off(job_type, reason, ran_for, change.now)
+
+    def end_back_off(self, job_type: str) -> None:
+        """Have the next back-off of a type begin anew."""
+        with self._session.changing() as change:
+            change.rows.paused.end_back_off(job_type, change.now)
 
     def touch_jobs(self, fences: Sequence[Fence]) -> frozenset[UUID]:
         """Beat for claims; return the ids of the jobs that are still theirs."""
@@ -103,19 +124,25 @@ def refuse_atomic_handlers() -> NoReturn:
     )
 
 
-def _claim(
-    change: Change, types: Sequence[str], limit: int, claimant: Claimant
-) -> tuple[tuple[Job, ...], timedelta | None]:
+def _claim(change: Change, wanted: Wanted, limit: int, claimant: Claimant) -> tuple[tuple[Job, ...], timedelta | None]:
     """Claim jobs; when they are fewer than *limit*, tell how long until the next one is due."""
     rows, now, claim_id = change.rows, change.now, new_id()
+
+    def is_wanted(job_type: str) -> bool:
+        return wanted.includes(job_type) and not rows.paused.holds(job_type, now)
+
     claimed: list[Job] = []
-    for job_id in rows.lanes.take(types, limit, now):
+    for job_id in rows.lanes.take(is_wanted, limit, now):
         job = transitions.claimed(rows.jobs[job_id], claim_id, claimant, now)
         change.update_job(rows.jobs[job_id], job)
         rows.leases[job_id] = claimant.lease
         claimed.append(job)
-    next_due_at = rows.lanes.next_due_at(types, now) if len(claimed) < limit else None
-    return tuple(claimed), None if next_due_at is None else next_due_at - now
+    if len(claimed) == limit:
+        return tuple(claimed), None
+    ends = [pause.until for pause in rows.paused.holding(now) if pause.until and wanted.overlaps(pause.type)]
+    due_at = rows.lanes.next_due_at(is_wanted, now)
+    next_at = min(ends if due_at is None else [due_at, *ends], default=None)
+    return tuple(claimed), None if next_at is None else next_at - now
 
 
 def _save(change: Change, outcomes: Sequence[Outcome]) -> frozenset[UUID]:

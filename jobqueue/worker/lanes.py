@@ -1,0 +1,41 @@
+"""Lanes: threads of a pool that are reserved for jobs of one type, or of those that a pattern covers."""
+
+from collections.abc import Mapping, Sequence
+
+from jobqueue.errors import RegistrationError
+from jobqueue.limits import COUNT, check_int, check_type_or_pattern
+from jobqueue.pauses import covers
+from jobqueue.registry import Registry
+
+Lanes = Mapping[str, int]
+"""How many threads are reserved for each type or pattern."""
+
+
+def check_lanes(lanes: Lanes | None, threads: int) -> dict[str, int]:
+    """Return *lanes* that leave at least one of so many *threads* to jobs of any type, or raise ValueError."""
+    checked = {
+        check_type_or_pattern("lanes", name): check_int(f"the number of threads for {name!r}", number, COUNT[1:])
+        for name, number in (lanes or {}).items()
+    }
+    reserved = sum(checked.values())
+    if checked and reserved >= threads:
+        raise ValueError(
+            f"lanes reserve {reserved} of {threads} threads, but at least one has to be left for jobs of any type: "
+            f"start {reserved + 1} threads or more"
+        )
+    return checked
+
+
+def types_of_lane(lane: str, registry: Registry) -> Sequence[str]:
+    """Return the types and patterns to claim for a lane: those of its jobs that have a handler.
+
+    Raises:
+        RegistrationError: none of them has.
+    """
+    prefix = lane.removesuffix("*")
+    within = [name for name in registry.patterns() if covers(lane, name.removesuffix("*"))]
+    is_covered = any(name.endswith("*") and covers(name, prefix) for name in registry.patterns())
+    types = tuple(dict.fromkeys([*within, lane] if is_covered else within))
+    if not types:
+        raise RegistrationError(f"threads are reserved for jobs of type {lane!r}, which has no handler here")
+    return types

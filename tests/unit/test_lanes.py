@@ -1,0 +1,188 @@
+"""Lanes: which threads take which jobs, and what is held for whom."""
+
+import threading
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+
+import jobqueue
+from jobqueue import RegistrationError, Registry, WorkerPool, WorkerSettings, current_job
+from jobqueue.worker.lanes import types_of_lane
+from tests.fixtures.rig import LONG, Rig
+from tests.fixtures.waiting import wait_until
+
+SECOND = 1.0
+SHORT = 1e-4
+
+
+@pytest.fixture
+def rigs():
+    made = []
+
+    def make(*desks, batch_size=1):
+        made.append(Rig(batch_size=batch_size, desks=desks))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        rig.end()
+
+
+@pytest.fixture
+def service():
+    settings = WorkerSettings(poll_interval=LONG, batch_size=64)
+    with closing(jobqueue.connect("memory://", settings=settings, origin="tests")) as service:
+        yield service
+
+
+@pytest.mark.parametrize(
+    ("lanes", "threads", "message"),
+    [
+        ({"mail": 4}, 4, "reserve 4 of 4 threads, but at least one.*start 5 threads or more"),
+        ({"mail": 1, "report:*": 1}, 2, "reserve 2 of 2 threads"),
+        ({"mail": 0}, 4, "must be 1 to"),
+        ({"mail": True}, 4, "must be an int"),
+        ({"a*": 1}, 4, "neither a job type"),
+    ],
+)
+def test_lanes_that_are_none(service, lanes, threads, message):
+    """Names, counts, and a thread that is left for everything, are checked when the pool is made."""
+    with pytest.raises(ValueError, match=message):
+        WorkerPool(service, Registry(), threads=threads, lanes=lanes)
+
+
+def test_a_lane_without_a_handler_is_refused(service):
+    """Its threads would have nothing to do, ever; the pool can be used no worse afterwards."""
+    registry = Registry()
+    registry.register("other", lambda *_: None)
+    with pytest.raises(RegistrationError, match="reserved for jobs of type 'mail', which has no handler"):
+        WorkerPool(service, registry, lanes={"mail": 1}).start()
+    registry.register("mail", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("lane", "registered", "types"),
+    [
+        ("mail", ["mail", "other"], ["mail"]),
+        ("mail", ["*"], ["mail"]),
+        ("mail:*", ["*"], ["mail:*"]),
+        ("mail:*", ["mail:a", "mail:b:*", "other"], ["mail:a", "mail:b:*"]),
+        ("mail:*", ["*", "mail:a"], ["mail:a", "mail:*"]),
+        ("mail:a", ["mail:*"], ["mail:a"]),
+        ("mail:*", ["mail:*"], ["mail:*"]),
+        ("*", ["a", "b:*"], ["a", "b:*"]),
+    ],
+)
+def test_what_a_lane_claims(lane, registered, types):
+    """What it covers of what has a handler, and it itself where a pattern handles more than it covers."""
+    registry = Registry()
+    for name in registered:
+        registry.register(name, lambda *_: None)
+    assert list(types_of_lane(lane, registry)) == types
+
+
+def test_a_trip_asks_for_what_idle_threads_may_run(rigs):
+    """With only threads of a lane idle, only its types are asked for; with others, everything, for themselves alone."""
+    rig = rigs((("mail", "slow"), 2), (("mail",), 2))
+    [lane] = rig.lanes
+    rig.add(3, type="slow")
+    reserved = rig.ask(lane)
+    wait_until(lambda: lane.alarms)
+    assert not reserved.done()
+    taken = [rig.ask().result(5).type for _ in range(2)]
+    assert taken == ["slow", "slow"]
+    assert set(rig.store.asked_for) == {("mail",), ("mail", "slow")}
+    assert max(rig.store.limits) == 1
+    rig.add(type="mail")
+    rig.dispatcher.ring("mail")
+    assert reserved.result(5).type == "mail"
+
+
+def test_what_is_held_for_a_lane_is_of_its_types(rigs):
+    """Looking ahead, a thread of a lane holds jobs of the lane, and never starts what is held for others."""
+    rig = rigs((("mail", "slow"), 1), (("mail",), 1), batch_size=64)
+    [lane] = rig.lanes
+    for desk in (rig.desk, lane):
+        desk.demand.note_duration(0.001)
+    rig.add(10, type="slow", priority=9)
+    assert rig.ask().result(5).type == "slow"
+    assert len(rig.desk.held) == 9
+    rig.add(10, type="mail")
+    rig.dispatcher.ring("mail")
+    assert rig.ask(lane).result(5).type == "mail"
+    assert len(lane.held) == 9
+    assert {held.job.type for held in lane.held._jobs} == {"mail"}
+    assert len(rig.dispatcher.kept_fences()) == 18
+
+
+def test_all_that_is_held_is_handed_back(rigs):
+    """When the pool closes, what is held at every desk is released, and what was held for too long before."""
+    rig = rigs((("mail", "slow"), 1), (("mail",), 1), batch_size=64)
+    [lane] = rig.lanes
+    for desk in (rig.desk, lane):
+        desk.demand.note_duration(0.001)
+    rig.add(10, type="mail")
+    assert rig.ask(lane).result(5).type == "mail"
+    rig.add(10, type="slow")
+    assert rig.ask().result(5).type == "slow"
+    assert rig.dispatcher.hand_back(longer_than=1e-9) == 18
+    assert (len(rig.desk.held), len(lane.held)) == (0, 0)
+
+
+def test_a_ring_wakes_those_whom_it_concerns(rigs):
+    """Threads of a lane do not look at the queue for jobs of other types."""
+    rig = rigs((("mail", "slow"), 1), (("mail",), 1))
+    [lane] = rig.lanes
+    rig.ask(lane)
+    wait_until(lambda: lane.alarms and not rig.dispatcher._trips)
+    looks = len(rig.store.limits)
+    rig.dispatcher.ring("slow")
+    rig.ask_all(1)
+    assert rig.store.asked_for[looks:] == [("mail", "slow")]
+    rig.dispatcher.ring("mail")
+    wait_until(lambda: rig.store.asked_for[looks + 1 :].count(("mail",)) == 1)
+
+
+def test_slow_jobs_leave_a_lane_alone(service):
+    """While slow jobs have every other thread, those of the lane take its jobs, and no others."""
+    registry, let_go, names = Registry(), threading.Event(), {}
+
+    def slow(number: int) -> None:
+        names.setdefault("slow", set()).add(threading.current_thread().name)
+        assert let_go.wait(10)
+
+    def mail(number: int) -> None:
+        names.setdefault("mail", set()).add(threading.current_thread().name)
+
+    registry.register_func_for_job_type("slow", slow)
+    registry.register_func_for_job_type("mail", mail)
+    pool = WorkerPool(service, registry, threads=4, lanes={"mail": 2})
+    with pool:
+        service.add_jobs([jobqueue.Job.new("slow", number) for number in range(20)])
+        wait_until(lambda: len(names.get("slow", ())) == 2)
+        for number in range(20):
+            assert service.wait_for_job(service.enqueue("mail", number).id, 5).succeeded
+        assert len(names["slow"]) == 2
+        assert names["mail"].isdisjoint(names["slow"])
+        let_go.set()
+        service.add_jobs([jobqueue.Job.new("mail", number) for number in range(200)])
+        wait_until(lambda: not service.get_all_jobs_to_do())
+    assert len(names["slow"]) == 2
+
+
+def test_start_threads_takes_lanes(service):
+    """The function of the package hands them on."""
+    with jobqueue.use_service(service), pytest.raises(ValueError, match="at least one has to be left"):
+        jobqueue.start_threads(2, lanes={"mail": 2})
+
+
+def test_outcomes_travel_with_whoever_is_there(service):
+    """With one thread of a lane and one without, nobody polling, every outcome is saved soon."""
+    registry = Registry()
+    registry.register("mail", lambda *_: current_job().type)
+    registry.register("slow", lambda *_: current_job().type)
+    with WorkerPool(service, registry, threads=2, lanes={"mail": 1}):
+        for number in range(30):
+            kind = "mail" if number % 3 else "slow"
+            assert service.wait_for_job(service.enqueue(kind, number).id, timedelta(seconds=5)).result == kind
