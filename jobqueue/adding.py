@@ -1,7 +1,7 @@
 """What is added: checked, and completed with what its maker has left open. No I/O."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from jobqueue.models import Job
 from jobqueue.registry import default_registry
 from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.service import JobType
+from jobqueue.store import duplicate_of
+from jobqueue.uniqueness import OnConflict, check_held
 
 
 def program_name() -> str:
@@ -47,6 +49,12 @@ def complete_bundle(bundle: object, origin: str, max_payload_bytes: int) -> JobB
         raise InvalidJobError(f"bundle {bundle.id} has no jobs: it could never complete", field="jobs")
     if bundle.num_jobs != len(bundle.jobs) or any(job.bundle_id != bundle.id for job in bundle.jobs):
         raise InvalidJobError(f"bundle {bundle.id} does not hold its {bundle.num_jobs} members", field="jobs")
+    if any(job.unique_key is not None for job in bundle.jobs):
+        raise InvalidJobError(
+            f"a member of bundle {bundle.id} has a unique key: a bundle counts its members, and would wait for ever "
+            "for one that is left out as a duplicate",
+            field="unique_key",
+        )
     origin = bundle.origin if bundle.origin is not None else origin
     on_stopped = bundle.on_stopped
     if on_stopped is not None and on_stopped.origin is None:
@@ -66,6 +74,8 @@ def _checked(job: Job, max_payload_bytes: int) -> Job:
     check_int("max_retry_count", job.max_retry_count, COUNT)
     check_moment("start_at", job.start_at)
     check_size("payload", job.payload_json, max_payload_bytes)
+    if job.unique_key is not None:
+        check_held(job.unique_key, job.unique_for)
     return job
 
 
@@ -84,7 +94,50 @@ def _with_origin(job: Job, origin: str) -> Job:
         start_at=job.start_at,
         max_retry_count=job.max_retry_count,
         retry_policy_json=job.retry_policy_json,
+        unique_key=job.unique_key,
+        unique_for=job.unique_for,
     )
+
+
+@attrs.frozen
+class Distinct:
+    """Jobs to add together, without those whose unique keys others of them have that come before."""
+
+    jobs: Sequence[Job]
+    places: Sequence[int]
+    """For each of the jobs that there were: where among *jobs* it is, or else the one that has its key."""
+    firsts: frozenset[int]
+    """Which of those that there were are among *jobs*."""
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job], on_conflict: OnConflict) -> "Distinct":
+        """Take the duplicates out of *jobs*. Raises DuplicateJobError when *on_conflict* says so.
+
+        What comes of it is what adding one after the other would lead to.
+        """
+        kept: list[Job] = []
+        places: list[int] = []
+        firsts: list[int] = []
+        place_of: dict[tuple[str, str], int] = {}
+        for number, job in enumerate(jobs):
+            wanted = len(kept)
+            place = wanted if job.unique_key is None else place_of.setdefault((job.type, job.unique_key), wanted)
+            places.append(place)
+            if place == wanted:
+                firsts.append(number)
+                kept.append(job)
+            elif on_conflict == "raise":
+                raise duplicate_of(kept[place].id, job)
+            elif on_conflict == "replace_payload":
+                kept[place] = attrs.evolve(kept[place], payload_json=job.payload_json)
+        return cls(kept, places, frozenset(firsts))
+
+    def spread(self, stored: Sequence[Job]) -> list[Job]:
+        """Return what *stored* has for *jobs*, for each of those that there were; later ones are duplicates."""
+        return [
+            stored[place] if number in self.firsts else attrs.evolve(stored[place], is_duplicate=True)
+            for number, place in enumerate(self.places)
+        ]
 
 
 def job_type_named(type_or_handler: str | JobType) -> str:

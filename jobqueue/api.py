@@ -1,6 +1,6 @@
 """The functions of the package: each is the method of the same name of the current service."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,16 +19,19 @@ from jobqueue.service import JobType
 from jobqueue.status import Status
 from jobqueue.store import Cursor
 from jobqueue.threads import Timeout
+from jobqueue.uniqueness import OnConflict, UniqueFor
 
 
-def add_job(job: Job, *, notify: bool = True, connection: object = None) -> Job:
+def add_job(job: Job, *, on_conflict: OnConflict = "ignore", notify: bool = True, connection: object = None) -> Job:
     """Add *job*, in the transaction of *connection* if there is one; see ``Service.add_job``."""
-    return current_service().add_job(job, notify=notify, connection=connection)
+    return current_service().add_job(job, on_conflict=on_conflict, notify=notify, connection=connection)
 
 
-def add_jobs(jobs: Iterable[Job], *, notify: bool = True, connection: object = None) -> list[Job]:
+def add_jobs(
+    jobs: Iterable[Job], *, on_conflict: OnConflict = "ignore", notify: bool = True, connection: object = None
+) -> list[Job]:
     """Add all of *jobs* or none; see ``Service.add_jobs``."""
-    return current_service().add_jobs(jobs, notify=notify, connection=connection)
+    return current_service().add_jobs(jobs, on_conflict=on_conflict, notify=notify, connection=connection)
 
 
 def add_bundle(bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
@@ -46,6 +49,10 @@ def enqueue(
     delay: timedelta | None = None,
     max_retry_count: int | None = None,
     retry: RetryPolicy | None = None,
+    unique_key: str | None = None,
+    unique_by: Sequence[str] | None = None,
+    unique_for: UniqueFor | timedelta | None = None,
+    on_conflict: OnConflict = "ignore",
     notify: bool = True,
     connection: object = None,
 ) -> Job:
@@ -59,6 +66,10 @@ def enqueue(
         delay=delay,
         max_retry_count=max_retry_count,
         retry=retry,
+        unique_key=unique_key,
+        unique_by=unique_by,
+        unique_for=unique_for,
+        on_conflict=on_conflict,
         notify=notify,
         connection=connection,
     )

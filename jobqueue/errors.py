@@ -62,11 +62,16 @@ class PayloadError(InvalidJobError):
 
 
 class DuplicateJobError(JobQueueError):
-    """A job or bundle with the id *existing_id* is in the queue already."""
+    """A job or bundle with the id *existing_id* is in the queue already, or that job holds the unique key.
 
-    def __init__(self, message: str, *, existing_id: UUID | None) -> None:
+    It is *pending* when that is for another transaction to decide, which was not ended in time: the same call may
+    succeed later.
+    """
+
+    def __init__(self, message: str, *, existing_id: UUID | None, pending: bool = False) -> None:
         super().__init__(message)
         self.existing_id = existing_id
+        self.pending = pending
 
 
 class RegistrationError(JobQueueError):

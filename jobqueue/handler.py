@@ -1,7 +1,7 @@
 """A function that handles the jobs of one type, and how their runs are to be treated."""
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import update_wrapper
 from types import MethodType
@@ -14,6 +14,7 @@ from jobqueue.models import Job
 from jobqueue.payload import load_json
 from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.signature import HandlerCall, name_of
+from jobqueue.uniqueness import OnConflict, UniqueFor
 
 _P = ParamSpec("_P")
 _R_co = TypeVar("_R_co", covariant=True)
@@ -44,6 +45,10 @@ class Enqueue(Protocol[_T_contra]):
         delay: timedelta | None = None,
         max_retry_count: int | None = None,
         retry: RetryPolicy | None = None,
+        unique_key: str | None = None,
+        unique_by: Sequence[str] | None = None,
+        unique_for: UniqueFor | timedelta | None = None,
+        on_conflict: OnConflict = "ignore",
         notify: bool = True,
         connection: object = None,
     ) -> Job:
@@ -133,6 +138,7 @@ class Handler(Generic[_P, _R_co]):
         Raises:
             InvalidJobError: an option is of the wrong type or size; its ``field`` names it.
             PayloadError: the payload cannot be stored as JSON.
+            DuplicateJobError: another job holds the unique key, and *on_conflict* says so; see ``Service.add_job``.
             NotInitializedError: there is no current service.
         """
         return current_service().enqueue(self, payload, **options)

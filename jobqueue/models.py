@@ -2,6 +2,7 @@
 
 import enum
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final, Self
@@ -13,6 +14,7 @@ from jobqueue.limits import BIGINT, check_id, check_int, check_moment, check_nam
 from jobqueue.payload import MAX_PAYLOAD_BYTES, job_type_of, load_json, structure
 from jobqueue.retry import RetryPolicy
 from jobqueue.stored_policy import check_retry, check_retry_count, policy_of_json
+from jobqueue.uniqueness import UniqueFor, check_unique
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -85,6 +87,20 @@ class Job:
     retry_policy_json: str | None = attrs.field(default=None, repr=False)
     """When it is; None: as its handler says."""
 
+    unique_key: str | None = None
+    """What no other job of its type may have while this one holds it; None when it holds none.
+
+    A job that a handler is run for does not show it, nor the following three.
+    """
+    unique_key_spent: str | None = None
+    """The key that it had, and has given up since."""
+    unique_for: UniqueFor | timedelta | None = None
+    """How long the key is held: until the first claim, the end, or success of the job; or for so long."""
+    unique_until: datetime | None = None
+    """When the latter is over."""
+    is_duplicate: bool = attrs.field(default=False, repr=False)
+    """Whether it was there already when another job was added that wanted its key, and is returned in its place."""
+
     bundle_id: UUID | None = None
     completes_bundle_id: UUID | None = None
     """The bundle whose completion added this job."""
@@ -121,6 +137,9 @@ class Job:
         start_at: datetime | None = None,
         max_retry_count: int | None = None,
         retry: RetryPolicy | None = None,
+        unique_key: str | None = None,
+        unique_by: Sequence[str] | None = None,
+        unique_for: UniqueFor | timedelta | None = None,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> Self:
         """Describe a job that is not in the queue yet; *type* None takes it from the payload's class.
@@ -128,19 +147,30 @@ class Job:
         *retry* is stored with the job, and goes before what its handler says. *max_retry_count* None is the number of
         waits that *retry* lists, else 0.
 
+        Of the jobs of one type, one at a time holds a *unique_key*; *unique_by* makes it of the payload's fields of
+        these names. It is held as long as *unique_for* says: until the job is claimed (``"waiting"``), has stopped
+        (``"waiting_and_running"``, the default) or has succeeded (``"until_succeeded"``), or for so long after it was
+        added. Of a long key the beginning is kept, and a hash.
+
         Raises:
             InvalidJobError: a value is of the wrong type or size; its ``field`` names it.
             PayloadError: the payload cannot be stored as JSON.
         """
+        payload_json = check_payload(payload, max_payload_bytes)
+        key, held_for = None, None
+        if unique_key is not None or unique_by is not None or unique_for is not None:
+            key, held_for = check_unique(unique_key, unique_by, unique_for, payload_json)
         return cls(
             id=new_id() if id is None else check_id(id),
             type=check_name("type", job_type_of(payload) if type is None else type),
-            payload_json=check_payload(payload, max_payload_bytes),
+            payload_json=payload_json,
             origin=None if origin is None else check_name("origin", origin),
             priority=check_int("priority", priority, BIGINT),
             start_at=check_moment("start_at", start_at),
             max_retry_count=check_retry_count(max_retry_count, retry),
             retry_policy_json=None if retry is None else check_retry("retry", retry),
+            unique_key=key,
+            unique_for=held_for,
         )
 
     def __eq__(self, other: object) -> bool:

@@ -9,12 +9,13 @@ from uuid import UUID
 import attrs
 
 from jobqueue.bundle import JobBundle
-from jobqueue.errors import InvalidJobError, JobNotFoundError
+from jobqueue.errors import DuplicateJobError, InvalidJobError, JobNotFoundError
 from jobqueue.limits import check_id, check_moment, check_name
 from jobqueue.models import Fence, Job, State
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.pauses import Pauses
 from jobqueue.status import Status
+from jobqueue.uniqueness import OnConflict
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +49,14 @@ Cursor = tuple[datetime, UUID]
 """A place in the list of jobs: the ``created_at`` and the id of the job before it."""
 
 
+def duplicate_of(existing_id: UUID, job: Job) -> DuplicateJobError:
+    """Make the error that says that the job with *existing_id* holds the unique key that *job* wants."""
+    return DuplicateJobError(
+        f"job {existing_id} of type {job.type!r} holds the unique key {job.unique_key!r}; nothing was added",
+        existing_id=existing_id,
+    )
+
+
 class Store(Protocol):
     """Rows of jobs and bundles. Each method is one statement or one transaction, by the database's clock.
 
@@ -56,14 +65,34 @@ class Store(Protocol):
     a BackendError: an UnavailableError or LockTimeoutError may go away by itself, a RefusedError does not.
     """
 
-    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
+    def add_job(
+        self,
+        job: Job,
+        *,
+        delay: timedelta | None,
+        on_conflict: OnConflict = "ignore",
+        notify: bool = True,
+        connection: object = None,
+    ) -> Job:
         """Add a job that has an origin and is in no bundle, due after *delay* by the database's clock if there is one.
 
-        Raises DuplicateJobError.
+        Return it, or the one that holds its unique key, as a duplicate. Raises DuplicateJobError.
         """
+        ...
 
-    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
-        """Add jobs that have an origin. Raises DuplicateJobError when an id is there already; then none is added."""
+    def add_jobs(
+        self,
+        jobs: Sequence[Job],
+        *,
+        on_conflict: OnConflict = "ignore",
+        notify: bool = True,
+        connection: object = None,
+    ) -> Sequence[Job]:
+        """Add jobs that have an origin, and no unique key twice; return what ``add_job`` would return for each.
+
+        Raises DuplicateJobError when an id is there already, or a key, if *on_conflict* says so; then none is added.
+        """
+        ...
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Add a bundle with its members. Raises DuplicateJobError; then nothing is added."""

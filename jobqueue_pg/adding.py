@@ -3,19 +3,22 @@
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
 import psycopg
 from psycopg.errors import UniqueViolation
-from psycopg.pq import PipelineStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from jobqueue.bundle import JobBundle
 from jobqueue.errors import BackendError, DuplicateJobError
 from jobqueue.models import Job
+from jobqueue.uniqueness import OnConflict
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, Parameters
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.joining import joined
 from jobqueue_pg.queries import applications as queries
+from jobqueue_pg.unique_adding import UniqueAdding, meant_by
 
 # COPY waits for the server twice. From so many jobs on it is faster all the same, over a network too.
 _LEAST_JOBS_TO_COPY: Final = 100
@@ -35,24 +38,58 @@ class Adding:
     nobody is woken for what is added.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, patience: timedelta) -> None:
         self._database = database
+        self._patience = patience
 
-    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool, connection: object) -> None:
-        """Add a job that has an origin. Raises DuplicateJobError."""
+    def add_job(
+        self, job: Job, *, delay: timedelta | None, on_conflict: OnConflict, notify: bool, connection: object
+    ) -> Job:
+        """Add a job that has an origin; return it, or the one that holds its key. Raises DuplicateJobError."""
+        callers = _joined(connection)
+        if job.unique_key is not None:
+            unique = UniqueAdding(self._database, self._patience, on_conflict, notify)
+            held = self._perform_uniquely(lambda lent: unique.add(lent, [job], delay), callers, [job])
+            return held.get(job.id, job)
         statement = queries.ADD_JOB if notify else queries.ADD_JOB_QUIETLY
         parameters = rows.job_parameters(job, delay)
-        callers = _joined(connection)
         run = self._database.run if callers is None else self._database.execute
         self._perform(lambda lent: run(lent, statement, parameters), callers, [job], is_one_statement=True)
+        return job
 
-    def add_jobs(self, jobs: Sequence[Job], *, notify: bool, connection: object) -> None:
-        """Add jobs that have an origin. Raises DuplicateJobError."""
+    def add_jobs(
+        self, jobs: Sequence[Job], *, on_conflict: OnConflict, notify: bool, connection: object
+    ) -> Sequence[Job]:
+        """Add jobs that have an origin; return them, or those that hold their keys. Raises DuplicateJobError."""
         callers = _joined(connection)
+        unique = [job for job in jobs if job.unique_key is not None]
+        if unique:
+            return self._add_uniquely(
+                jobs, unique, UniqueAdding(self._database, self._patience, on_conflict, notify), callers
+            )
         if self._copies(jobs, callers):
             self._copy(None, jobs, callers, notify=notify)
         else:
             self._execute(_adding(jobs, notify=notify), callers, jobs)
+        return jobs
+
+    def _add_uniquely(
+        self, jobs: Sequence[Job], unique: Sequence[Job], adding: UniqueAdding, callers: _Connection | None
+    ) -> Sequence[Job]:
+        """Add *jobs*, of which some are *unique*: these by INSERT, which alone can leave duplicates out."""
+        others = [job for job in jobs if job.unique_key is None]
+        copies = self._copies(others, callers)
+
+        def add(connection: _Connection) -> dict[UUID, Job]:
+            held = adding.add(connection, unique)
+            if copies:
+                self._copy_on(connection, None, others, notify=adding.notify)
+            else:
+                self._execute_on(connection, _adding(others, notify=adding.notify))
+            return held
+
+        held = self._perform_uniquely(add, callers, jobs)
+        return [held.get(job.id, job) for job in jobs]
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool, connection: object) -> None:
         """Add a bundle with its members. Raises DuplicateJobError."""
@@ -84,30 +121,36 @@ class Adding:
         self, statements: Sequence[_Statement], callers: _Connection | None, added: Iterable[Job | JobBundle]
     ) -> None:
         def execute(connection: _Connection) -> None:
-            for statement, parameters in statements:
-                self._database.execute(connection, statement, parameters)
+            self._execute_on(connection, statements)
 
         self._perform(execute, callers, added, is_one_statement=len(statements) == 1)
+
+    def _execute_on(self, connection: _Connection, statements: Iterable[_Statement]) -> None:
+        for statement, parameters in statements:
+            self._database.execute(connection, statement, parameters)
 
     def _copy(
         self, bundle: JobBundle | None, jobs: Sequence[Job], callers: _Connection | None, *, notify: bool
     ) -> None:
         def copy(connection: _Connection) -> None:
-            before = None if notify else self._hush(connection)
-            if bundle is not None:
-                parameters = {**rows.bundle_parameters(bundle), "jobs": "[]"}
-                self._database.execute(connection, queries.ADD_BUNDLE, parameters)
-            moment = self._database.now()
-            statement = queries.COPY_JOBS if moment is None else queries.COPY_JOBS_OF_A_MOMENT
-            for start in range(0, len(jobs), _MOST_JOBS_TO_COPY):
-                blocks = rows.job_blocks(jobs[start : start + _MOST_JOBS_TO_COPY], moment)
-                self._database.copy(connection, statement, blocks)
-            if not notify:
-                self._database.execute(connection, queries.SPEAK_AGAIN, {"before": before})
+            self._copy_on(connection, bundle, jobs, notify=notify)
 
         is_one_statement = notify and bundle is None and len(jobs) <= _MOST_JOBS_TO_COPY
         added: Sequence[Job | JobBundle] = jobs if bundle is None else [bundle, *jobs]
         self._perform(copy, callers, added, is_one_statement=is_one_statement)
+
+    def _copy_on(self, connection: _Connection, bundle: JobBundle | None, jobs: Sequence[Job], *, notify: bool) -> None:
+        before = None if notify else self._hush(connection)
+        if bundle is not None:
+            parameters = {**rows.bundle_parameters(bundle), "jobs": "[]"}
+            self._database.execute(connection, queries.ADD_BUNDLE, parameters)
+        moment = self._database.now()
+        statement = queries.COPY_JOBS if moment is None else queries.COPY_JOBS_OF_A_MOMENT
+        for start in range(0, len(jobs), _MOST_JOBS_TO_COPY):
+            blocks = rows.job_blocks(jobs[start : start + _MOST_JOBS_TO_COPY], moment)
+            self._database.copy(connection, statement, blocks)
+        if not notify:
+            self._database.execute(connection, queries.SPEAK_AGAIN, {"before": before})
 
     def _hush(self, connection: _Connection) -> str | None:
         """Have nobody notified in this transaction any more; return what to set that to afterwards."""
@@ -135,6 +178,27 @@ class Adding:
                 raise
             raise _duplicate(error.__cause__, added) from error.__cause__
 
+    def _perform_uniquely(
+        self, work: Callable[[_Connection], dict[UUID, Job]], callers: _Connection | None, jobs: Sequence[Job]
+    ) -> dict[UUID, Job]:
+        """Do *work*, which adds *jobs* with unique keys, and leave the caller's transaction usable; return its result.
+
+        A single job takes one statement, unless its key is held; and what more it takes then, need not be one with it.
+        """
+        held: dict[UUID, Job] = {}
+
+        def note(connection: _Connection) -> None:
+            held.update(work(connection))
+
+        try:
+            self._perform(note, callers, jobs, is_one_statement=callers is None and len(jobs) == 1)
+        except BackendError as error:
+            meant = meant_by(error.__cause__, jobs) if isinstance(error.__cause__, psycopg.Error) else None
+            if meant is None:
+                raise
+            raise meant from error.__cause__
+        return held
+
 
 def _joined(connection: object) -> _Connection | None:
     return None if connection is None else joined(connection)
@@ -150,6 +214,9 @@ def _perform_on(callers: _Connection, work: Callable[[_Connection], object], *, 
         if is_one_statement:
             work(callers)
         else:
+            if not callers.autocommit and callers.info.transaction_status == TransactionStatus.IDLE:
+                # A block that finds no transaction begins one, and commits it: that is for the caller to do.
+                callers.execute(queries.BEGIN)
             # All or nothing on an autocommit connection, too.
             with callers.transaction():
                 work(callers)

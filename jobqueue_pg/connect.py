@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 _DEFAULT_SETTINGS: Final = WorkerSettings()
 _LONGEST_DEAD_FOR: Final = timedelta(days=365)  # as in WorkerSettings
 _REAPING_LOCK_TIMEOUT: Final = timedelta(seconds=2)
+_UNIQUE_LOCK_TIMEOUT: Final = timedelta(seconds=2)
+_SHORTEST_LOCK_TIMEOUT: Final = timedelta(milliseconds=1)  # 0 would be for ever
+_LONGEST_LOCK_TIMEOUT: Final = timedelta(days=1)
 
 
 def connect(
@@ -38,6 +41,7 @@ def connect(
     poll_only: bool = False,
     prepared_statements: bool | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    unique_lock_timeout: timedelta = _UNIQUE_LOCK_TIMEOUT,
 ) -> QueueService:
     """Open a service on the job queue in *schema* of the database *conninfo*.
 
@@ -47,7 +51,8 @@ def connect(
     notifications on; with *poll_only* nothing listens at all, and waiting jobs are found within
     ``settings.poll_interval``. So it is, with a warning, when nothing could be heard. With *prepared_statements* None
     they are used unless a pooler is before the database; True: even then, if it keeps track of them, as PgBouncer
-    from 1.21 on with ``max_prepared_statements``; False: never.
+    from 1.21 on with ``max_prepared_statements``; False: never. A job with a unique key waits no longer than
+    *unique_lock_timeout* for an open transaction that has added one with the same key.
 
     Raises:
         TypeError, ValueError: an argument is out of range, or *conninfo* is not a connection string.
@@ -55,11 +60,18 @@ def connect(
         SchemaError: the queue's tables are missing, or of another version; the message names the command to run.
     """
     _check_arguments(settings, pool_size, max_payload_bytes, prepared_statements=prepared_statements)
+    _check_lock_timeout(unique_lock_timeout)
     complete = complete_conninfo(conninfo)
     around = complete_conninfo(listen_conninfo) if listen_conninfo else None
     vitals = Health()
     notifier = _notifier(_look_at(complete, schema, around, poll_only=poll_only), schema, vitals)
-    store = PostgresStore(complete, schema=schema, pool_size=pool_size, prepared_statements=prepared_statements)
+    store = PostgresStore(
+        complete,
+        schema=schema,
+        pool_size=pool_size,
+        prepared_statements=prepared_statements,
+        unique_lock_timeout=unique_lock_timeout,
+    )
     open_on = partial(QueueService, store=store, notifier=notifier, vitals=vitals)
     try:
         return open_on(settings=settings, origin=origin, max_payload_bytes=max_payload_bytes)
@@ -79,6 +91,7 @@ class ConnectOptions(TypedDict, total=False):
     poll_only: bool
     prepared_statements: bool | None
     max_payload_bytes: int
+    unique_lock_timeout: timedelta
 
 
 def init_job_queue(conninfo: str = "", **options: Unpack[ConnectOptions]) -> QueueService:
@@ -136,6 +149,13 @@ def _check_arguments(
             raise ValueError(f"{name} must be at least 1, not {number}")
     if not isinstance(prepared_statements, bool | None):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
         raise TypeError(f"prepared_statements must be True, False or None, not {prepared_statements!r}")
+
+
+def _check_lock_timeout(lock_timeout: timedelta) -> None:
+    if not isinstance(lock_timeout, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        raise TypeError(f"unique_lock_timeout must be a timedelta, not {lock_timeout!r}")
+    if not _SHORTEST_LOCK_TIMEOUT <= lock_timeout <= _LONGEST_LOCK_TIMEOUT:
+        raise ValueError(f"unique_lock_timeout must be a millisecond to a day, not {lock_timeout}")
 
 
 def _look_at(conninfo: str, schema: str, around: str | None, *, poll_only: bool) -> str | None:

@@ -1,7 +1,7 @@
 """From rows to models and from models to parameters. The order of columns is that in queries/columns.py."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -54,6 +54,10 @@ def job_of_row(row: Row) -> Job:
         error_data_json=row[23],
         result_json=row[24],
         retry_policy_json=row[25],
+        unique_key=row[26],
+        unique_key_spent=row[27],
+        unique_for=row[28] if row[29] is None else row[29] - row[11],
+        unique_until=row[29],
     )
 
 
@@ -172,7 +176,21 @@ def _record(job: Job) -> str:
         }
     )
     policy = "" if job.retry_policy_json is None else f',"retry_policy":{job.retry_policy_json}'
-    return f'{columns[:-1]}{policy},"payload":{job.payload_json}}}'
+    key = "" if job.unique_key is None else f",{json.dumps(_unique_columns(job))[1:-1]}"
+    return f'{columns[:-1]}{policy}{key},"payload":{job.payload_json}}}'
+
+
+def _unique_columns(job: Job) -> dict[str, object]:
+    if isinstance(job.unique_for, timedelta):
+        period = {"unique_for": "period", "unique_seconds": job.unique_for.total_seconds()}
+        return {"unique_key": job.unique_key, **period}
+    return {"unique_key": job.unique_key, "unique_for": job.unique_for}
+
+
+def payloads_json(payloads: Mapping[UUID, str]) -> str:
+    """Spell the payloads of jobs as the JSON array of records that REPLACE_PAYLOADS reads."""
+    records = [f'{{"id":"{job_id}","payload":{payload}}}' for job_id, payload in payloads.items()]
+    return f"[{','.join(records)}]"
 
 
 def job_blocks(jobs: Iterable[Job], moment: datetime | None) -> Iterator[str]:

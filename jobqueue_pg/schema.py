@@ -71,9 +71,13 @@ class _Migration:
 
     @property
     def statements(self) -> Iterator[str]:
-        """The statements of a file that runs without a transaction: each ends with a ``;`` at the end of a line."""
+        """The statements of a file that runs without a transaction: each ends with a ``;`` at the end of a line.
+
+        What stands between ``$$`` is a part of one, whatever it ends with.
+        """
         code = re.sub(r"^\s*--.*$", "", self.script, flags=re.MULTILINE)
-        return (statement for part in re.split(r";[ \t]*$", code, flags=re.MULTILINE) if (statement := part.strip()))
+        found = re.finditer(r"(?:\$\$.*?\$\$|.)+?(?=;[ \t]*$)", code, flags=re.MULTILINE | re.DOTALL)
+        return (statement for each in found if (statement := each[0].lstrip(";").strip()))
 
 
 def migrations_dir() -> Path:

@@ -8,12 +8,14 @@ from uuid import UUID
 
 import attrs
 import psycopg
+from psycopg.errors import UniqueViolation
 
 from jobqueue.bundle import JobBundle
-from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError
+from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, RefusedError
 from jobqueue.models import Fence, Job, State
 from jobqueue.status import Status
 from jobqueue.store import Cursor, JobFilter
+from jobqueue.uniqueness import OnConflict
 from jobqueue_pg import rows
 from jobqueue_pg.adding import Adding
 from jobqueue_pg.database import Database, Parameters
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _LOCK_TIMEOUTS_OF_A_BEAT: Final = 3
+_TIMES_TO_TAKE_KEYS_BACK: Final = 3
 
 
 class PostgresStore:
@@ -40,22 +43,38 @@ class PostgresStore:
         schema: str = "worker",
         pool_size: int = 4,
         prepared_statements: bool | None = None,
+        unique_lock_timeout: timedelta = _LOCK_TIMEOUT,
         now: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._conninfo = conninfo
         self._prepares = prepared_statements
         self._database = Database(application_pool(conninfo, pool_size, prepares=prepared_statements), schema, now)
-        self._adding = Adding(self._database)
+        self._adding = Adding(self._database, unique_lock_timeout)
         self._pauses = PostgresPauses(self._database)
         self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
 
-    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
-        """Add a job that has an origin."""
-        self._adding.add_job(job, delay=delay, notify=notify, connection=connection)
+    def add_job(
+        self,
+        job: Job,
+        *,
+        delay: timedelta | None,
+        on_conflict: OnConflict = "ignore",
+        notify: bool = True,
+        connection: object = None,
+    ) -> Job:
+        """Add a job that has an origin; return it, or the one that holds its unique key."""
+        return self._adding.add_job(job, delay=delay, on_conflict=on_conflict, notify=notify, connection=connection)
 
-    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
-        """Add jobs that have an origin."""
-        self._adding.add_jobs(jobs, notify=notify, connection=connection)
+    def add_jobs(
+        self,
+        jobs: Sequence[Job],
+        *,
+        on_conflict: OnConflict = "ignore",
+        notify: bool = True,
+        connection: object = None,
+    ) -> Sequence[Job]:
+        """Add jobs that have an origin; return them, or those that hold their unique keys."""
+        return self._adding.add_jobs(jobs, on_conflict=on_conflict, notify=notify, connection=connection)
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Add a bundle with its members."""
@@ -123,11 +142,22 @@ class PostgresStore:
 
     def reset_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Make jobs as good as new."""
-        return self._ids(managing.RESET_JOBS, {"ids": list(job_ids)})
+        return self._reset(managing.RESET_JOBS, job_ids)
 
     def replay_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Make those of the jobs that have failed as good as new."""
-        return self._ids(managing.REPLAY_JOBS, {"ids": list(job_ids)})
+        return self._reset(managing.REPLAY_JOBS, job_ids)
+
+    def _reset(self, statement: LiteralString, job_ids: Iterable[UUID]) -> frozenset[UUID]:
+        """Run *statement*; again when somebody takes a key that it takes back, and at last without taking any."""
+        ids = list(job_ids)
+        for _ in range(_TIMES_TO_TAKE_KEYS_BACK):
+            try:
+                return self._ids(statement, {"ids": ids, "takes_keys_back": True})
+            except RefusedError as error:
+                if not isinstance(error.__cause__, UniqueViolation):
+                    raise
+        return self._ids(statement, {"ids": ids, "takes_keys_back": False})
 
     def cancel_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Stop those of the jobs that have not stopped."""

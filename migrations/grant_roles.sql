@@ -1,6 +1,7 @@
 -- Make the roles of a queue, with the least that each needs; see docs/security.md.
 --
 --     jobqueue_enqueuer   adds jobs and bundles. It can neither read, change nor delete any: of its own it sees the ids.
+--                         Of all it sees the types and the unique keys, and can free those whose time is over.
 --     jobqueue_worker     runs jobs, and adds those that follow from them: reads all, changes how far jobs are, and not
 --                         what they are (type, payload, origin, bundle). Deletes bundles that asked for it. Pauses types.
 --     jobqueue_observer   reads everything, and changes nothing.
@@ -46,12 +47,18 @@ begin
 
     -- The ids, so that a duplicate can be named: PostgreSQL tells them only to those who may read them.
     execute format('grant insert, select (id) on job, job_bundle to %I', enqueuer);
+    -- What it takes to leave a duplicate out.
+    execute format(
+        'grant select ("type", unique_key, unique_until), update (unique_key, unique_key_spent, updated_at) on job '
+        'to %I', enqueuer
+    );
 
     execute format('grant select, insert on job, job_bundle to %I', worker);
     execute format(
         'grant update ('
         'start_at, started_at, worker_alive_at, stopped_at, claim_id, lease, claimed_by, current_retry_count, '
-        'run_count, rescue_count, error_msg, error_data, attempt_errors, result, progress, cancelled_at, updated_at'
+        'run_count, rescue_count, error_msg, error_data, attempt_errors, result, progress, cancelled_at, updated_at, '
+        'unique_key, unique_key_spent'
         ') on job to %I', worker
     );
     execute format('grant update (num_jobs, num_jobs_stopped, updated_at), delete on job_bundle to %I', worker);

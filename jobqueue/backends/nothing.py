@@ -13,6 +13,7 @@ from jobqueue.models import Job
 from jobqueue.queue_service import QueueService
 from jobqueue.service import Service
 from jobqueue.settings import WorkerSettings
+from jobqueue.uniqueness import OnConflict
 
 _DEFAULT_SETTINGS: Final = WorkerSettings()
 
@@ -32,11 +33,28 @@ class DoNothingService(QueueService):
 class _ForgetfulStore(MemoryStore):
     """The Store that is always empty."""
 
-    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
+    def add_job(
+        self,
+        job: Job,
+        *,
+        delay: timedelta | None,  # noqa: ARG002
+        on_conflict: OnConflict = "ignore",  # noqa: ARG002 - nobody is there who could hold a key
+        notify: bool = True,  # noqa: ARG002
+        connection: object = None,  # noqa: ARG002
+    ) -> Job:
         """Forget *job*."""
+        return job
 
-    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
+    def add_jobs(
+        self,
+        jobs: Sequence[Job],
+        *,
+        on_conflict: OnConflict = "ignore",  # noqa: ARG002
+        notify: bool = True,  # noqa: ARG002
+        connection: object = None,  # noqa: ARG002
+    ) -> Sequence[Job]:
         """Forget *jobs*."""
+        return jobs
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Forget *bundle*."""

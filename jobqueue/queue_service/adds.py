@@ -4,7 +4,15 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from jobqueue.adding import complete_bundle, complete_job, complete_jobs, job_type_named, moment_after, retries_of
+from jobqueue.adding import (
+    Distinct,
+    complete_bundle,
+    complete_job,
+    complete_jobs,
+    job_type_named,
+    moment_after,
+    retries_of,
+)
 from jobqueue.bundle import JobBundle
 from jobqueue.events import JobsAdded
 from jobqueue.middleware import add_bundle_through, add_job_through
@@ -13,6 +21,7 @@ from jobqueue.queue_service.opened import Opened
 from jobqueue.retry import RetryPolicy
 from jobqueue.service import AddingMiddleware, JobType, Service
 from jobqueue.store import Store
+from jobqueue.uniqueness import OnConflict, UniqueFor, check_on_conflict
 
 
 class Adds(Opened):
@@ -35,40 +44,70 @@ class Adds(Opened):
         self._open_store()
         self._add_middleware += (middleware,)
 
-    def add_job(self, job: Job, *, notify: bool = True, connection: object = None) -> Job:
-        """Add *job*; return it as it was stored."""
+    def add_job(
+        self, job: Job, *, on_conflict: OnConflict = "ignore", notify: bool = True, connection: object = None
+    ) -> Job:
+        """Add *job*; return it as it was stored, or the one that holds its unique key."""
         store = self._open_store()
         complete = complete_job(job, self._origin, self.max_payload_bytes)
-        return self._add_job(store, complete, None, notify=notify, connection=connection)
+        return self._add_job(store, complete, None, on_conflict=on_conflict, notify=notify, connection=connection)
 
-    def _add_job(self, store: Store, job: Job, delay: timedelta | None, *, notify: bool, connection: object) -> Job:
+    def _add_job(
+        self,
+        store: Store,
+        job: Job,
+        delay: timedelta | None,
+        *,
+        on_conflict: OnConflict,
+        notify: bool,
+        connection: object,
+    ) -> Job:
+        way = check_on_conflict(on_conflict)
+
         def add(job: Job) -> Job:
-            store.add_job(job, delay=delay, notify=notify, connection=connection)
-            self._tell_of(job)
-            return job
+            added = store.add_job(job, delay=delay, on_conflict=way, notify=notify, connection=connection)
+            self._tell_of([added])
+            return added
 
         return add_job_through(self._service, job, add)
 
-    def _tell_of(self, *jobs: Job) -> None:
+    def _tell_of(self, jobs: Iterable[Job]) -> None:
         observers = self._service.listeners.observers
-        if observers.want(JobsAdded):
-            observers.tell(JobsAdded(jobs=jobs))
+        if observers.want(JobsAdded) and (added := tuple(job for job in jobs if not job.is_duplicate)):
+            observers.tell(JobsAdded(jobs=added))
 
-    def add_jobs(self, jobs: Iterable[Job], *, notify: bool = True, connection: object = None) -> list[Job]:
-        """Add all of *jobs* or none; return them as they were stored."""
+    def add_jobs(
+        self,
+        jobs: Iterable[Job],
+        *,
+        on_conflict: OnConflict = "ignore",
+        notify: bool = True,
+        connection: object = None,
+    ) -> list[Job]:
+        """Add all of *jobs* or none; return them as they were stored, or those that hold their unique keys."""
         store = self._open_store()
+        way = check_on_conflict(on_conflict)
         kept: list[Job] = []
 
         def keep(job: Job) -> Job:
             kept.append(job)
             return job
 
-        complete = complete_jobs(jobs, self._origin, self.max_payload_bytes)
-        added = [add_job_through(self._service, job, keep) for job in complete]
-        if kept:
-            store.add_jobs(kept, notify=notify, connection=connection)
-            self._tell_of(*kept)
-        return added
+        added: list[Job] = []
+        places: list[int | None] = []
+        for job in complete_jobs(jobs, self._origin, self.max_payload_bytes):
+            number = len(kept)
+            added.append(add_job_through(self._service, job, keep))
+            places.append(number if len(kept) > number else None)
+        if not kept:
+            return added
+        distinct = Distinct.of(kept, way)
+        stored = distinct.spread(store.add_jobs(distinct.jobs, on_conflict=way, notify=notify, connection=connection))
+        self._tell_of(stored)
+        return [
+            job if place is None or stored[place] is kept[place] else stored[place]
+            for job, place in zip(added, places, strict=True)
+        ]
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
         """Add a bundle and its members; return it as it was stored."""
@@ -76,7 +115,7 @@ class Adds(Opened):
 
         def add(bundle: JobBundle) -> JobBundle:
             store.add_bundle(bundle, notify=notify, connection=connection)
-            self._tell_of(*bundle.jobs)
+            self._tell_of(bundle.jobs)
             return bundle
 
         return add_bundle_through(self._service, complete_bundle(bundle, self._origin, self.max_payload_bytes), add)
@@ -92,6 +131,10 @@ class Adds(Opened):
         delay: timedelta | None = None,
         max_retry_count: int | None = None,
         retry: RetryPolicy | None = None,
+        unique_key: str | None = None,
+        unique_by: Sequence[str] | None = None,
+        unique_for: UniqueFor | timedelta | None = None,
+        on_conflict: OnConflict = "ignore",
         notify: bool = True,
         connection: object = None,
     ) -> Job:
@@ -105,6 +148,11 @@ class Adds(Opened):
             start_at=moment_after(start_at, delay),
             max_retry_count=retries_of(type_or_handler, retry) if max_retry_count is None else max_retry_count,
             retry=retry,
+            unique_key=unique_key,
+            unique_by=unique_by,
+            unique_for=unique_for,
             max_payload_bytes=self.max_payload_bytes,
         )
-        return self._add_job(self._open_store(), job, delay, notify=notify, connection=connection)
+        return self._add_job(
+            self._open_store(), job, delay, on_conflict=on_conflict, notify=notify, connection=connection
+        )

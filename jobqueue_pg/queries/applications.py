@@ -62,6 +62,9 @@ _BUNDLE: Final = f"""bundle as (
 # The members' foreign key is checked at the end of the statement, so that both inserts fit into one round trip.
 ADD_BUNDLE: Final = f"with {_BUNDLE} {ADD_JOBS}"
 
+# The driver begins a transaction, as the connection says it is to be, before whatever comes first.
+BEGIN: Final = "select"
+
 # --- adding quietly: without NOTIFY, which is what the triggers leave out when jobqueue.notify is off
 
 HUSH: Final = """

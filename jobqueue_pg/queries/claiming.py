@@ -4,6 +4,7 @@ from typing import Final
 
 from jobqueue_pg.queries.columns import CLAIMED_COLUMNS, NOW
 from jobqueue_pg.queries.pauses import PAUSE, covers, is_more_special
+from jobqueue_pg.queries.uniqueness import AFTER_CLAIM
 
 # Due jobs of a type on a priority, from the first one on.
 _FROM_HEAD_ON: Final = f"""
@@ -27,7 +28,7 @@ claimed as (
     lease = %(lease)s,
     claimed_by = %(claimed_by)s,
     cancelled_at = null,
-    updated_at = {NOW}
+    updated_at = {NOW},{AFTER_CLAIM}
   where j.id = any(array(select id from picked))
   returning {CLAIMED_COLUMNS}
 )"""

@@ -24,7 +24,7 @@ JOB_COLUMNS: Final = f"""
   {moment("j.updated_at")}, j.claim_id, j.claimed_by,
   j.run_count, j.rescue_count, j.attempt_errors::text, j.completes_bundle_id, j.progress::text,
   {moment("j.stopped_at")}, {moment("j.cancelled_at")}, j.error_msg, j.error_data::text, j.result::text,
-  j.retry_policy::text"""
+  j.retry_policy::text, j.unique_key, j.unique_key_spent, j.unique_for, {moment("j.unique_until")}"""
 
 # What a worker needs of a job that it claims: not what the claim itself has just set, which is the same for all.
 CLAIMED_COLUMNS: Final = f"""

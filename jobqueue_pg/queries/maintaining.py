@@ -4,6 +4,7 @@ from typing import Final
 
 from jobqueue_pg.queries.columns import NOW
 from jobqueue_pg.queries.counters import move_counters
+from jobqueue_pg.queries.uniqueness import keys_after_end
 
 # A beat does not wait for a row that somebody has locked, so that one such row cannot silence the others. `owned` says
 # which claims stand, touched or not.
@@ -171,7 +172,7 @@ reaped as (
     claim_id = null,
     lease = null,
     claimed_by = case when s.spent then j.claimed_by end,
-    updated_at = {NOW}
+    updated_at = {NOW},{keys_after_end("s.spent", "true")}
   from silent s
   where j.id = any(array(select id from silent)) and j.id = s.id
   returning j.id, j.bundle_id, j."type", j.rescue_count, s.spent

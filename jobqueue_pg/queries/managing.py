@@ -4,6 +4,7 @@ from typing import Final
 
 from jobqueue_pg.queries.columns import NOW
 from jobqueue_pg.queries.counters import move_counters
+from jobqueue_pg.queries.uniqueness import AFTER_CANCEL, TAKE_BACK, TAKING_BACK
 
 # --- what they have in common -----------------------------------------------------------------------------------------
 
@@ -42,7 +43,7 @@ _COUNT_RESET: Final = move_counters("""
 """)
 _RESET_BEFORE: Final = f"""
 with target as materialized (
-  select {_TARGET_COLUMNS}
+  select {_TARGET_COLUMNS}, j.unique_key, j.unique_key_spent, j.unique_until
   from {{schema}}.job j
   where """
 _RESET_AFTER: Final = f"""
@@ -51,7 +52,8 @@ _RESET_AFTER: Final = f"""
 ),
 {_COUNT_RESET},
 {_TELL_OF_LOST_CLAIMS},
-{_TELL_OF_JOBS}
+{_TELL_OF_JOBS},
+{TAKING_BACK}
 update {{schema}}.job j
 set
   started_at = null,
@@ -70,7 +72,7 @@ set
   current_retry_count = 0,
   run_count = 0,
   rescue_count = 0,
-  updated_at = {NOW}
+  updated_at = {NOW},{TAKE_BACK}
 where j.id = any(array(select id from target))
   and (select count(*) from told) + (select count(*) from told_of_jobs) >= 0
 returning j.id
@@ -106,7 +108,7 @@ set
   error_data = null,
   result = null,
   current_retry_count = greatest(j.current_retry_count, j.max_retry_count),
-  updated_at = {NOW}
+  updated_at = {NOW},{AFTER_CANCEL}
 where j.id = any(array(select id from target)) and (select count(*) from told) >= 0
 returning j.id
 """

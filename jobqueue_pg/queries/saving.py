@@ -4,6 +4,7 @@ from typing import Final
 
 from jobqueue_pg.queries.columns import NOW
 from jobqueue_pg.queries.counters import move_counters
+from jobqueue_pg.queries.uniqueness import keys_after_end
 
 _COUNT_SAVED: Final = move_counters("""
   select bundle_id, 0 as jobs, count(*)::int as stopped from saved where stops and bundle_id is not null group by 1
@@ -67,7 +68,7 @@ saved as (
     end,
     run_count = case when o.kind in ('released', 'rescued') then j.run_count else j.run_count + 1 end,
     rescue_count = case when o.kind = 'rescued' then j.rescue_count + 1 else j.rescue_count end,
-    updated_at = {NOW}
+    updated_at = {NOW},{keys_after_end("o.stops", "o.kind = 'failed'")}
   from owned o
   where j.id = o.id
   returning j.id, j.bundle_id, o.stops,

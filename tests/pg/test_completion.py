@@ -12,6 +12,9 @@ from tests.fixtures.tables import FUTURE, MOMENT, add_bundle, rows, update
 
 Connection = psycopg.Connection[Any]
 
+OF_JOBS = {"add_on_stopped_job", "free_unique_key"}
+"""Functions that write jobs."""
+
 
 @pytest.fixture
 def ear(migrated: str) -> Iterator[Ear]:
@@ -192,8 +195,9 @@ def test_functions_have_a_search_path_of_their_own(connection: Connection) -> No
         "mark_job_bundle_stopped",
         "check_on_stopped",
         "add_on_stopped_job",
+        "free_unique_key",
     }
     for name, settings, definer in found:
-        path = "pg_catalog, worker, pg_temp" if name == "add_on_stopped_job" else "pg_catalog, pg_temp"
+        path = "pg_catalog, worker, pg_temp" if name in OF_JOBS else "pg_catalog, pg_temp"
         assert settings == [f"search_path={path}"]
         assert not definer

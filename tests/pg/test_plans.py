@@ -13,7 +13,7 @@ from jobqueue.models import Fence, new_id
 from jobqueue.outcomes import Outcome
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, _ready
-from jobqueue_pg.queries import applications, claiming, maintaining, managing, saving, trips
+from jobqueue_pg.queries import applications, claiming, maintaining, managing, saving, trips, uniqueness
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.pg import fresh_database
 from tests.fixtures.stores import claim_one, insert_job, make_bundle, make_job
@@ -70,6 +70,8 @@ CLAIMING_MORE = {**CLAIM, "runs": "[]", "gaps": "[]"}
 FENCES = {"fences": rows.fences_json([FENCE])}
 CHANNELS = {"claim_lost": "claim_lost", "job_available": "job_available"}
 IDS = {"ids": [JOB_ID], **CHANNELS}
+RESET = {**IDS, "takes_keys_back": True}
+UNIQUELY = {"patience": timedelta(seconds=2), "notify": True}
 
 STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "make trip": (trips.MAKE_TRIP, {**SAVING, **CLAIMING}),
@@ -81,13 +83,16 @@ STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "touch jobs": (maintaining.TOUCH_JOBS, FENCES),
     "add job": (applications.ADD_JOB, rows.job_parameters(make_job(), None)),
     "add jobs": (applications.ADD_JOBS, {"jobs": "[]"}),
+    "add unique jobs": (uniqueness.ADD_UNIQUE_JOBS, {"jobs": "[]", "delay": None, **UNIQUELY}),
+    "free keys": (uniqueness.FREE_KEYS, {**IDS, **UNIQUELY}),
+    "replace payloads": (uniqueness.REPLACE_PAYLOADS, {"payloads": "[]", **UNIQUELY}),
     "add bundle": (applications.ADD_BUNDLE, {**rows.bundle_parameters(make_bundle()), "jobs": "[]"}),
     "get job": (applications.GET_JOB, {"id": JOB_ID}),
     "get jobs": (applications.GET_JOBS, IDS),
     "get bundle": (applications.GET_BUNDLE, {"id": JOB_ID}),
     "get jobs of bundle": (applications.GET_JOBS_OF_BUNDLE, {"id": JOB_ID}),
-    "reset jobs": (managing.RESET_JOBS, IDS),
-    "replay jobs": (managing.REPLAY_JOBS, IDS),
+    "reset jobs": (managing.RESET_JOBS, RESET),
+    "replay jobs": (managing.REPLAY_JOBS, RESET),
     "cancel jobs": (managing.CANCEL_JOBS, IDS),
     "reschedule job": (managing.RESCHEDULE_JOB, {"id": JOB_ID, "start_at": None, **CHANNELS}),
     "save progress": (

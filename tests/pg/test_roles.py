@@ -340,3 +340,35 @@ def test_roles_cannot_log_in(connection, prefix):
         prefix,
     )
     assert found == [(False, False, False, False)] * len(ROLES)
+
+
+# --- unique keys
+
+
+def test_an_enqueuer_leaves_duplicates_out(service_as, migrated, prefix, connection):
+    """It can want keys, take one whose time is over, and is told who holds another, which it may not read."""
+    with service_as("enqueuer") as service, psycopg.connect(conninfo_as(migrated, prefix, "enqueuer")) as caller:
+        job = service.enqueue("t", 1, unique_key="k", connection=caller)
+        for how in ({}, {"on_conflict": "raise"}):
+            with pytest.raises(DuplicateJobError, match="holds the unique key 'k'") as caught:
+                service.enqueue("t", 2, unique_key="k", connection=caller, **how)
+            assert caught.value.existing_id == job.id
+        with pytest.raises(BackendError, match=MAY_NOT):
+            service.enqueue("t", 2, unique_key="k", on_conflict="replace_payload", connection=caller)
+        caller.commit()
+        for _ in range(2):
+            service.enqueue("t", 1, unique_key="brief", unique_for=timedelta(microseconds=1))
+    assert fetch_all(connection, "select count(*), count(unique_key) from worker.job") == [(3, 2)]
+
+
+def test_a_worker_ends_the_scopes_of_keys(service_as, migrated):
+    """It adds jobs with keys, is given duplicates, and frees keys by what it does to jobs; payloads are not its own."""
+    with service_as("worker") as service:
+        job = service.enqueue("t", 1, unique_key="k")
+        assert service.enqueue("t", 2, unique_key="k") == job
+        with pytest.raises(BackendError, match=MAY_NOT):
+            service.enqueue("t", 2, unique_key="k", on_conflict="replace_payload")
+        (claim,) = service.claim(["t"])
+        with claim:
+            claim.finish()
+        assert not service.enqueue("t", 3, unique_key="k").is_duplicate

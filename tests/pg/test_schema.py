@@ -66,6 +66,10 @@ COLUMNS = {
         "progress": JSON_OR_NULL,
         "completes_bundle_id": ID_OR_NULL,
         "retry_policy": JSON_OR_NULL,
+        "unique_key": TEXT_OR_NULL,
+        "unique_key_spent": TEXT_OR_NULL,
+        "unique_for": TEXT_OR_NULL,
+        "unique_until": MOMENT_OR_NULL,
     },
 }
 

@@ -22,6 +22,7 @@ class Rows:
         self.leases = dict[UUID, timedelta]()
         """Of running jobs: how long their claims may be silent."""
         self._members: dict[UUID, dict[UUID, None]] = {}
+        self._holders: dict[tuple[str, str], UUID] = {}
 
     def find(self, ids: Iterable[UUID]) -> list[Job]:
         """Return those of the jobs that are there, by id."""
@@ -40,6 +41,11 @@ class Rows:
             if (job.started_at, job.claim_id) == (fence.started_at, fence.claim_id):
                 yield job
 
+    def holder_of(self, job_type: str, unique_key: str) -> Job | None:
+        """Return the job of a type that holds a unique key."""
+        holder_id = self._holders.get((job_type, unique_key))
+        return None if holder_id is None else self.jobs[holder_id]
+
     def check_new(self, jobs: Iterable[Job], bundle: JobBundle | None = None) -> None:
         """Raise DuplicateJobError when one of the ids is there already, or twice among them."""
         seen = set[UUID]()
@@ -52,7 +58,10 @@ class Rows:
 
     def put_job(self, job: Job) -> None:
         """Put a new job, or a new state of one, in its place."""
+        self._free_key(self.jobs.get(job.id))
         self.jobs[job.id] = job
+        if job.unique_key is not None:
+            self._holders[job.type, job.unique_key] = job.id
         if job.bundle_id is not None:
             self._members.setdefault(job.bundle_id, {})[job.id] = None
         due_at = job.start_at or job.created_at
@@ -65,11 +74,16 @@ class Rows:
 
     def remove_job(self, job: Job) -> None:
         """Remove a job."""
+        self._free_key(job)
         del self.jobs[job.id]
         self.lanes.discard(job.id)
         self.leases.pop(job.id, None)
         if job.bundle_id is not None:
             self._members.get(job.bundle_id, {}).pop(job.id, None)
+
+    def _free_key(self, job: Job | None) -> None:
+        if job is not None and job.unique_key is not None:
+            del self._holders[job.type, job.unique_key]
 
     def remove_bundle(self, bundle_id: UUID) -> None:
         """Remove a bundle; its members are jobs that belong to nothing any more."""

@@ -10,6 +10,7 @@ from uuid import UUID
 import attrs
 
 from jobqueue.backends.memory import transitions
+from jobqueue.backends.memory.conflicts import Conflicts, first_of_free_keys
 from jobqueue.backends.memory.pauses import MemoryPauses
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.session import Session
@@ -20,6 +21,7 @@ from jobqueue.models import Fence, Job, State
 from jobqueue.payload import RawJSON, dump_json, load_json
 from jobqueue.status import Status
 from jobqueue.store import Cursor, JobFilter
+from jobqueue.uniqueness import OnConflict
 
 
 class MemoryStore:
@@ -41,19 +43,47 @@ class MemoryStore:
 
     # --- adding
 
-    def add_job(self, job: Job, *, delay: timedelta | None, notify: bool = True, connection: object = None) -> None:
-        """Add a job that has an origin."""
-        self._join(connection)
-        with self._session.changing() as change:
-            change.rows.check_new([job])
-            change.insert_jobs([transitions.added(job, change.now, delay=delay)], notify=notify)
+    def add_job(
+        self,
+        job: Job,
+        *,
+        delay: timedelta | None,
+        on_conflict: OnConflict = "ignore",
+        notify: bool = True,
+        connection: object = None,
+    ) -> Job:
+        """Add a job that has an origin; return it, or the one that holds its unique key."""
+        (added,) = self._add([job], delay, on_conflict, notify=notify, connection=connection)
+        return added
 
-    def add_jobs(self, jobs: Sequence[Job], *, notify: bool = True, connection: object = None) -> None:
-        """Add jobs that have an origin."""
+    def add_jobs(
+        self,
+        jobs: Sequence[Job],
+        *,
+        on_conflict: OnConflict = "ignore",
+        notify: bool = True,
+        connection: object = None,
+    ) -> Sequence[Job]:
+        """Add jobs that have an origin; return them, or those that hold their unique keys."""
+        return self._add(jobs, None, on_conflict, notify=notify, connection=connection)
+
+    def _add(
+        self,
+        jobs: Sequence[Job],
+        delay: timedelta | None,
+        on_conflict: OnConflict,
+        *,
+        notify: bool,
+        connection: object,
+    ) -> Sequence[Job]:
         self._join(connection)
         with self._session.changing() as change:
-            change.rows.check_new(jobs)
-            change.insert_jobs([transitions.added(job, change.now) for job in jobs], notify=notify)
+            conflicts = Conflicts.of(change, jobs, on_conflict)
+            new = [job for job in jobs if job.id not in conflicts.holders]
+            change.rows.check_new(new)
+            held = conflicts.settle(change)
+            change.insert_jobs([transitions.added(job, change.now, delay=delay) for job in new], notify=notify)
+            return [held.get(job.id, job) for job in jobs]
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Add a bundle with its members."""
@@ -147,12 +177,13 @@ class MemoryStore:
     def _reset(self, job_ids: Iterable[UUID], is_wanted: Callable[[Job], bool]) -> frozenset[UUID]:
         with self._session.changing() as change:
             found = [job for job in change.rows.find(job_ids) if is_wanted(job)]
+            takers = first_of_free_keys(change, found)
             for job in found:
                 change.tell_lost_claim(job)
                 # What waited for its retry was told of already, but for another moment.
                 if not job.started and job.run_count > 0 and not transitions.is_due(job, change.now):
                     change.tell_available(job)
-                change.update_job(job, transitions.reset(job, change.now))
+                change.update_job(job, transitions.reset(job, change.now, takes_key_back=job.id in takers))
         return _ids(found)
 
     def cancel_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:

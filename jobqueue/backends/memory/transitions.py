@@ -21,6 +21,7 @@ _LAST_MOMENT: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 def added(job: Job, now: datetime, *, delay: timedelta | None = None) -> Job:
     """Return a new row: of *job*, only what an application decides on is taken over."""
+    period = job.unique_for if isinstance(job.unique_for, timedelta) else None
     return Job(
         id=job.id,
         type=job.type,
@@ -30,6 +31,9 @@ def added(job: Job, now: datetime, *, delay: timedelta | None = None) -> Job:
         start_at=_moment(job.start_at) if delay is None else _after(now, delay),
         max_retry_count=job.max_retry_count,
         retry_policy_json=job.retry_policy_json,
+        unique_key=job.unique_key,
+        unique_for=job.unique_for,
+        unique_until=None if period is None else now + period,
         created_at=now,
         updated_at=now,
     )
@@ -37,7 +41,7 @@ def added(job: Job, now: datetime, *, delay: timedelta | None = None) -> Job:
 
 def claimed(job: Job, claim_id: UUID, claimant: Claimant, now: datetime) -> Job:
     """Return the row of a job that was claimed."""
-    return attrs.evolve(
+    after = attrs.evolve(
         job,
         started_at=now,
         worker_alive_at=now if claimant.beats else None,
@@ -46,6 +50,14 @@ def claimed(job: Job, claim_id: UUID, claimant: Claimant, now: datetime) -> Job:
         cancelled_at=None,
         updated_at=now,
     )
+    return _without_key(after) if job.unique_for == "waiting" else after
+
+
+def as_claimed(job: Job) -> Job:
+    """Return a job that was claimed as its worker is told of it: what is kept of its key is none of its business."""
+    if job.unique_for is None:
+        return job
+    return attrs.evolve(job, unique_key=None, unique_key_spent=None, unique_for=None, unique_until=None)
 
 
 def saved(job: Job, outcome: Outcome, now: datetime) -> Job:
@@ -53,7 +65,7 @@ def saved(job: Job, outcome: Outcome, now: datetime) -> Job:
     stops = outcome.kind.stops
     # A job that will be retried has not stopped and shows no error; what went wrong is in its attempt_errors.
     error = None if outcome.kind is OutcomeKind.RETRY else outcome.error
-    return attrs.evolve(
+    after = attrs.evolve(
         job,
         started_at=job.started_at if stops else None,
         claim_id=job.claim_id if stops else None,
@@ -71,6 +83,19 @@ def saved(job: Job, outcome: Outcome, now: datetime) -> Job:
         rescue_count=job.rescue_count + 1 if outcome.kind is OutcomeKind.RESCUED else job.rescue_count,
         updated_at=now,
     )
+    return _without_key(after) if stops and _ends_with(job, failed=outcome.kind is OutcomeKind.FAILED) else after
+
+
+def _ends_with(job: Job, *, failed: bool) -> bool:
+    """Whether the scope of the job's key ends when it stops."""
+    return job.unique_until is None and not (failed and job.unique_for == "until_succeeded")
+
+
+def _without_key(job: Job) -> Job:
+    """Return *job* as one that holds its key no longer, if it did."""
+    if job.unique_key is None:
+        return job
+    return attrs.evolve(job, unique_key=None, unique_key_spent=job.unique_key)
 
 
 def _start_after(job: Job, outcome: Outcome, now: datetime) -> datetime | None:
@@ -104,7 +129,7 @@ def _no_retry_left(job: Job) -> int:
     return max(job.current_retry_count, job.max_retry_count)
 
 
-def reset(job: Job, now: datetime) -> Job:
+def reset(job: Job, now: datetime, *, takes_key_back: bool) -> Job:
     """Return the row of a job that is as good as new."""
     return attrs.evolve(
         job,
@@ -124,12 +149,14 @@ def reset(job: Job, now: datetime) -> Job:
         run_count=0,
         rescue_count=0,
         updated_at=now,
+        unique_key=job.unique_key_spent if takes_key_back else job.unique_key,
+        unique_key_spent=None if takes_key_back else job.unique_key_spent,
     )
 
 
 def cancelled(job: Job, now: datetime) -> Job:
     """Return the row of a job that was cancelled before it stopped."""
-    return attrs.evolve(
+    after = attrs.evolve(
         job,
         started_at=job.started_at or now,
         worker_alive_at=None,
@@ -141,6 +168,7 @@ def cancelled(job: Job, now: datetime) -> Job:
         current_retry_count=_no_retry_left(job),
         updated_at=now,
     )
+    return _without_key(after) if _ends_with(job, failed=False) else after
 
 
 def rescheduled(job: Job, start_at: datetime | None, now: datetime) -> Job:
@@ -171,7 +199,7 @@ def given_up(job: Job, now: datetime) -> Job:
         "started_at": _told(job.started_at),
         "worker_alive_at": _told(job.worker_alive_at),
     }
-    return attrs.evolve(
+    after = attrs.evolve(
         job,
         worker_alive_at=None,
         claim_id=None,
@@ -184,6 +212,17 @@ def given_up(job: Job, now: datetime) -> Job:
         current_retry_count=_no_retry_left(job),
         updated_at=now,
     )
+    return _without_key(after) if _ends_with(job, failed=True) else after
+
+
+def key_freed(job: Job, now: datetime) -> Job:
+    """Return the row of a job that held its key for a period that is over."""
+    return attrs.evolve(_without_key(job), updated_at=now)
+
+
+def is_over(job: Job, now: datetime) -> bool:
+    """Whether a job held its key for a period that is over."""
+    return job.unique_until is not None and job.unique_until <= now
 
 
 def is_due(job: Job, now: datetime) -> bool:

@@ -136,7 +136,7 @@ def _claim(change: Change, wanted: Wanted, limit: int, claimant: Claimant) -> tu
         job = transitions.claimed(rows.jobs[job_id], claim_id, claimant, now)
         change.update_job(rows.jobs[job_id], job)
         rows.leases[job_id] = claimant.lease
-        claimed.append(job)
+        claimed.append(transitions.as_claimed(job))
     if len(claimed) == limit:
         return tuple(claimed), None
     ends = [pause.until for pause in rows.paused.holding(now) if pause.until and wanted.overlaps(pause.type)]
