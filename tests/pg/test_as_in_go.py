@@ -40,6 +40,7 @@ INDEXES = {
     "job_created_at_idx": "(created_at, id)",
     "job_started_at_idx": "(started_at) WHERE (started_at IS NOT NULL)",
     "job_error_idx": "(id) WHERE (error_msg IS NOT NULL)",
+    "job_unique_key_idx": '(type COLLATE "C", unique_key COLLATE "C") WHERE (unique_key IS NOT NULL)',
     "job_bundle_pkey": "(id)",
     "job_bundle_type_idx": "(type)",
     "job_bundle_delete_idx": "(id) WHERE delete_when_succeeded",
@@ -82,7 +83,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_indexes(db: Connection) -> None:
-    """Beside those of the keys there are eight indexes, none of them on a moment that finishing or beating changes."""
+    """Beside those of the ids there are nine indexes, none of them on a moment that finishing or beating changes."""
     found = fetch_all(
         db, "select indexname::text, indexdef from pg_indexes where schemaname = 'worker' and tablename <> 'migration'"
     )

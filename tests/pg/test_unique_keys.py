@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import IsolationLevel
+from psycopg.conninfo import make_conninfo
 from psycopg.errors import SerializationFailure
 
 import jobqueue_pg
@@ -35,8 +36,9 @@ def caller(queue: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def impatient(queue: str) -> Iterator[QueueService]:
-    """A service that does not wait for others for long."""
-    with closing(jobqueue_pg.connect(queue, origin="tests", unique_lock_timeout=SHORT)) as service:
+    """A service that does not wait for others for long; if it did, that would be another error."""
+    bounded = make_conninfo(queue, options="-c statement_timeout=8s")
+    with closing(jobqueue_pg.connect(bounded, origin="tests", unique_lock_timeout=SHORT)) as service:
         yield service
 
 
@@ -128,6 +130,7 @@ def test_an_open_transaction_is_waited_for(
     impatient: QueueService, caller: Connection, other_db: Connection, joined: bool
 ) -> None:
     """Who wants a key that an open transaction has taken is told so after some time, and can go on."""
+    caller.execute("set statement_timeout = '8s'")
     with other_db.transaction():
         holder = impatient.enqueue("t", 1, unique_key="k", connection=other_db)
         connection = caller if joined else None
@@ -240,6 +243,27 @@ def test_go_adds_beside_keys(service: QueueService, go: GoClient) -> None:
     service.enqueue("t", 1, unique_key="k")
     assert service.get_job(go.add_job("t")).unique_key is None
     assert service.enqueue("t", 1, unique_key="k").is_duplicate
+
+
+# --- in tables that were there before
+
+
+def test_a_migration_that_was_broken_off(database: str) -> None:
+    """What an attempt has left is no hindrance to the next one; jobs that were there have no keys."""
+    jobqueue_pg.migrate(database, to=4)
+    with closing(psycopg.connect(database, autocommit=True)) as connection:
+        connection.execute(
+            """
+            insert into worker.job ("type", payload, priority, origin) values ('t', '1', 0, 'o');
+            alter table worker.job add column unique_key text;
+            create index job_unique_key_idx on worker.job (priority)
+            """
+        )
+        assert "0006_keep_unique_keys" in jobqueue_pg.migrate(database)
+        with closing(jobqueue_pg.connect(database, origin="tests")) as service:
+            assert [job.unique_key for job in service.list_jobs()] == [None]
+            added = [service.enqueue("t", 1, unique_key="k") for _ in range(2)]
+    assert [job.is_duplicate for job in added] == [False, True]
 
 
 # --- what it costs

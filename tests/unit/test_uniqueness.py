@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import jobqueue
 from jobqueue import AddMiddleware, DuplicateJobError, InvalidJobError, Job, JobBundle, JobDesc, PayloadError, RawJSON
+from jobqueue.events import JobsAdded
 from jobqueue.queue_service import QueueService
 
 HOUR = timedelta(hours=1)
@@ -229,6 +230,17 @@ def test_middleware_sees_what_is_returned(service: QueueService) -> None:
         True,
         False,
     ]
+
+
+def test_observers_hear_of_what_was_added(service: QueueService) -> None:
+    """Who observes what is added is not told of duplicates."""
+    told: list[JobsAdded] = []
+    service.add_observer(told.append, JobsAdded)
+    jobs = [service.enqueue("t", 1, unique_key="k") for _ in range(2)]
+    service.add_jobs([Job.new("t", 1, unique_key="k")])
+    service.add_jobs([Job.new("t", 1, unique_key=key) for key in "kl"])
+    assert [[job.unique_key for job in event.jobs] for event in told] == [["k"], ["l"]]
+    assert told[0].jobs == (jobs[0],)
 
 
 def test_a_member_of_a_bundle_has_no_key(service: QueueService) -> None:
