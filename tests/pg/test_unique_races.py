@@ -173,3 +173,20 @@ def test_what_nobody_can_see_is_undecided(service_as: Any, connection: Connectio
         with pytest.raises(DuplicateJobError) as caught:
             service.enqueue("t", 1, unique_key="k", origin="mine")
         assert caught.value.pending
+
+
+def test_through_a_pooler(pooled: str, service: QueueService, db: Connection) -> None:
+    """Where sessions are lent for a transaction, keys are as unique, and waited for as long; nothing is left behind."""
+    with closing(PostgresStore(pooled, unique_lock_timeout=SHORT)) as store:
+        first = make_job(unique_key="k", unique_for=timedelta(microseconds=1))
+        assert not store.add_job(first, delay=None).is_duplicate
+        assert not store.add_job(make_job(unique_key="k"), delay=None).is_duplicate
+        added = store.add_jobs([make_job(unique_key=key) for key in "kl"], on_conflict="replace_payload")
+        assert [job.is_duplicate for job in added] == [True, False]
+        with db.transaction():
+            service.enqueue("t", 1, unique_key="m", connection=db)
+            with pytest.raises(DuplicateJobError) as caught:
+                store.add_job(make_job(unique_key="m"), delay=None)
+        assert caught.value.pending
+        store.add_job(make_job(), delay=None)
+    assert service.get_status().num_jobs == 5

@@ -67,6 +67,25 @@ class QueueMachine(RuleBasedStateMachine):
         self.model.add([job], delay=delay)
         return job
 
+    @rule(target=jobs, desc=values.descs, unique=values.unique, payload=st.integers(0, 3), way=values.ways)
+    def add_unique_job(self, desc: JobDesc, unique: dict[str, Any], payload: int, way: Any) -> Any:
+        job = values.job_of(attrs.evolve(desc, payload=payload), **unique)
+        holder = self.model.who_holds_key_of(job)
+        if holder is None:
+            assert not self.store.add_job(job, delay=None, on_conflict=way).is_duplicate
+            self.model.add([job])
+            return job
+        if way == "raise":
+            with pytest.raises(DuplicateJobError) as caught:
+                self.store.add_job(job, delay=None, on_conflict=way)
+            assert caught.value.existing_id == holder.id
+            return multiple()
+        found = self.store.add_job(job, delay=None, on_conflict=way)
+        if way == "replace_payload":
+            self.model.replace_payload(holder, job)
+        assert job_shown(found) == {**holder.shown(), "is_duplicate": True}
+        return multiple()
+
     @initialize(target=jobs, kind=values.kinds, descs=values.members, described=values.bundles)
     def begin(self, kind: str, descs: list[JobDesc], described: dict[str, Any]) -> Any:
         return self.add_bundle(kind, descs, described)
@@ -81,7 +100,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Add some jobs; *again* one that was there before: if it still is, nothing is added."""
         added = [values.job_of(desc) for desc in descs]
         if again is not None:
-            added.append(attrs.evolve(again, bundle_id=None))
+            added.append(attrs.evolve(again, bundle_id=None, unique_key=None, unique_for=None))
         if again is not None and again.id in self.model.jobs:
             with pytest.raises(DuplicateJobError):
                 self.store.add_jobs(added)
@@ -125,7 +144,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert not claims & self.claims_seen, "a claim has the fence of an earlier one"
         self.claims_seen |= claims
         self.model.claim(trip.claimed, types, limit, claimant)
-        assert [job_shown(job) for job in trip.claimed] == [self.model.jobs[job.id].shown() for job in trip.claimed]
+        assert [job_shown(job) for job in trip.claimed] == [
+            self.model.jobs[job.id].shown_to_worker() for job in trip.claimed
+        ]
         assert trip.saved == self.model.save(outcomes)
         return trip.claimed
 

@@ -18,6 +18,7 @@ from jobqueue.events import ClaimLost, Event, JobAvailable, JobBundleStopped, Jo
 from jobqueue.models import Fence
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue
 from jobqueue.store import JobFilter
+from tests.conformance.machine.keys import holder_of, takers
 from tests.conformance.machine.rows import ModelBundle, ModelJob
 
 
@@ -51,6 +52,19 @@ class Model:
         self.jobs |= {job.id: job for job in added if job.id is not None}
         for job_type in {job.type for job in added}:
             self._tell_available([job for job in added if job.type == job_type])
+
+    def who_holds_key_of(self, job: Job) -> ModelJob | None:
+        """Return who holds the key that *job* wants; if his time is over, he does not any more."""
+        holder = holder_of(self.jobs.values(), job.type, job.unique_key)
+        if holder is None or not holder.is_over(self.now):
+            return holder
+        holder.free_key()
+        holder.updated_at = self.now
+        return None
+
+    def replace_payload(self, holder: ModelJob, job: Job) -> None:
+        if holder.waits:
+            holder.payload, holder.updated_at = job.payload, self.now
 
     def name(self, job_id: UUID, bundle_id: UUID | None) -> None:
         """Learn the id of the job that the completion of a bundle has added."""
@@ -161,8 +175,11 @@ class Model:
     def _reset(self, ids: Iterable[UUID], is_wanted: Callable[[ModelJob], bool]) -> frozenset[UUID]:
         with self._changing():
             found = [job for job in self._find(ids) if is_wanted(job)]
+            taking_back = takers(found, self.jobs.values(), self.now)
             for job in found:
                 self._tell_lost(job)
+                if job.id in taking_back:
+                    job.take_key_back()
                 if job.waits and job.run_count > 0 and not job.is_due(self.now):
                     self._tell(job, JobAvailable)
                 job.reset(self.now)

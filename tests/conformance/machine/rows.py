@@ -47,6 +47,11 @@ class ModelJob:
     result: Any = None
     attempt_errors: tuple[AttemptError, ...] = ()
     progress: Any = None
+    unique_key: str | None = None
+    unique_key_spent: str | None = None
+    unique_for: Any = None
+    unique_until: datetime | None = None
+    is_duplicate: bool = False
     lease: timedelta = attrs.field(default=timedelta(0), metadata={"hidden": True})
 
     @classmethod
@@ -61,6 +66,9 @@ class ModelJob:
             start_at=job.start_at if delay is None else now + delay,
             max_retry_count=job.max_retry_count,
             retry_policy=job.retry_policy,
+            unique_key=job.unique_key,
+            unique_for=job.unique_for,
+            unique_until=now + job.unique_for if isinstance(job.unique_for, timedelta) else None,
             bundle_id=job.bundle_id,
             created_at=now,
             updated_at=now,
@@ -100,6 +108,10 @@ class ModelJob:
         """Where it stands among those that wait."""
         return (-self.priority, self.due_at, self.id)
 
+    def is_over(self, now: datetime) -> bool:
+        """Whether the period has passed for which it may hold its key."""
+        return self.unique_until is not None and self.unique_until <= now
+
     def is_due(self, now: datetime) -> bool:
         return self.start_at is None or self.start_at <= now
 
@@ -128,9 +140,22 @@ class ModelJob:
         """Return what a backend has to show of it."""
         return attrs.asdict(self, recurse=False, filter=lambda field, _: "hidden" not in field.metadata)
 
+    def shown_to_worker(self) -> dict[str, Any]:
+        """Return what a backend has to show of it to the worker that has claimed it."""
+        return self.shown() | dict.fromkeys(("unique_key", "unique_key_spent", "unique_for", "unique_until"))
+
     # --- what is done to it
 
+    def free_key(self) -> None:
+        if self.unique_key is not None:
+            self.unique_key, self.unique_key_spent = None, self.unique_key
+
+    def take_key_back(self) -> None:
+        self.unique_key, self.unique_key_spent = self.unique_key_spent, None
+
     def claim(self, claim_id: UUID, claimant: Claimant, now: datetime) -> None:
+        if self.unique_for == "waiting":
+            self.free_key()
         self.started_at = self.updated_at = now
         self.worker_alive_at = now if claimant.beats else None
         self.claim_id, self.claimed_by, self.lease = claim_id, claimant.name, claimant.lease
@@ -153,7 +178,7 @@ class ModelJob:
                 self._stop(now)
                 self.result = result
             case OutcomeKind.FAILED:
-                self._stop_with_error(str(outcome.error and outcome.error.message), error_data, now)
+                self._stop_with_error(str(outcome.error and outcome.error.message), error_data, now, failed=True)
             case OutcomeKind.DISCARDED:
                 self._stop_with_error(str(outcome.error and outcome.error.message), None, now)
                 self.cancelled_at = now
@@ -171,11 +196,13 @@ class ModelJob:
         )
         self.attempt_errors = (*self.attempt_errors, attempt)[-ATTEMPTS_KEPT:]
 
-    def _stop(self, now: datetime) -> None:
+    def _stop(self, now: datetime, *, failed: bool = False) -> None:
+        if self.unique_until is None and not (failed and self.unique_for == "until_succeeded"):
+            self.free_key()
         self.worker_alive_at, self.stopped_at, self.updated_at = None, now, now
 
-    def _stop_with_error(self, message: str, data: Any, now: datetime) -> None:
-        self._stop(now)
+    def _stop_with_error(self, message: str, data: Any, now: datetime, *, failed: bool = False) -> None:
+        self._stop(now, failed=failed)
         self.error_msg, self.error_data = message, data
         self.current_retry_count = max(self.current_retry_count, self.max_retry_count)
 
@@ -199,7 +226,7 @@ class ModelJob:
             "type": "TooManyRescues",
             **{name: getattr(self, name) for name in ("rescue_count", "claimed_by", "started_at", "worker_alive_at")},
         }
-        self._stop_with_error(GIVEN_UP, evidence, now)
+        self._stop_with_error(GIVEN_UP, evidence, now, failed=True)
         self.claim_id = None
 
     def cancel(self, now: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from hypothesis import strategies as st
 
@@ -93,7 +93,16 @@ after: Final = st.none() | st.builds(
 bundles: Final = st.fixed_dictionaries({"origin": origins, "on_stopped": after, "delete_when_succeeded": st.booleans()})
 
 
-def job_of(desc: JobDesc) -> Job:
+unique: Final = st.fixed_dictionaries(
+    {
+        "unique_key": st.sampled_from("kl"),
+        "unique_for": st.sampled_from(["waiting", "waiting_and_running", "until_succeeded", SECOND, HOUR]),
+    }
+)
+ways: Final = st.sampled_from(["ignore", "raise", "replace_payload"])
+
+
+def job_of(desc: JobDesc, **unique: Any) -> Job:
     """Return a job that a store takes."""
     return Job.new(
         desc.type,
@@ -103,4 +112,5 @@ def job_of(desc: JobDesc) -> Job:
         max_retry_count=desc.max_retry_count,
         start_at=desc.start_at,
         retry=desc.retry,
+        **unique,
     )
