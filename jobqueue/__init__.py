@@ -60,8 +60,10 @@ from jobqueue.errors import (
     ClosedError,
     DuplicateHandlerError,
     DuplicateJobError,
+    DuplicateScheduleError,
     HandlerNotFoundError,
     InvalidJobError,
+    InvalidScheduleError,
     JobBundleNotFoundError,
     JobInterruptedError,
     JobNotFoundError,
@@ -75,6 +77,7 @@ from jobqueue.errors import (
     RefusedError,
     RegistrationError,
     RegistryFrozenError,
+    ScheduleNotFoundError,
     SchemaError,
     TransactionError,
     UnavailableError,
@@ -96,12 +99,15 @@ from jobqueue.registry import (
     register_func_for_job_type,
     register_schedule_retry,
     registered_job_types,
+    scheduled,
     unregister,
 )
 from jobqueue.retry import Exponential, Fixed, Linear, Never, RetryPolicy, Waits
+from jobqueue.schedules import Missed, Overlap, Schedule
 from jobqueue.service import Service
 from jobqueue.settings import WorkerSettings
 from jobqueue.status import Status
+from jobqueue.ticks import ScheduleTick, Skipped
 from jobqueue.worker import WorkerPool, finish_threads, start_polling_available_jobs, start_threads, stop_threads
 
 __all__ = [
@@ -116,11 +122,13 @@ __all__ = [
     "DoNothingService",
     "DuplicateHandlerError",
     "DuplicateJobError",
+    "DuplicateScheduleError",
     "Exponential",
     "Fixed",
     "Handler",
     "HandlerNotFoundError",
     "InvalidJobError",
+    "InvalidScheduleError",
     "Job",
     "JobBundle",
     "JobBundleNotFoundError",
@@ -134,9 +142,11 @@ __all__ = [
     "LockTimeoutError",
     "LogRuns",
     "LostClaimError",
+    "Missed",
     "Never",
     "NotFoundError",
     "NotInitializedError",
+    "Overlap",
     "PausedType",
     "PayloadError",
     "Priority",
@@ -146,10 +156,14 @@ __all__ = [
     "Registry",
     "RegistryFrozenError",
     "RetryPolicy",
+    "Schedule",
+    "ScheduleNotFoundError",
+    "ScheduleTick",
     "SchemaError",
     "Service",
     "ServiceListener",
     "ServiceWithError",
+    "Skipped",
     "Snooze",
     "State",
     "Status",
@@ -213,6 +227,7 @@ __all__ = [
     "reset_job",
     "reset_jobs",
     "resume",
+    "scheduled",
     "set_default_service",
     "set_job_bundle_of_type_stopped_listener",
     "set_on_error",

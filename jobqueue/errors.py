@@ -61,6 +61,30 @@ class PayloadError(InvalidJobError):
         self.problems = tuple(problems)
 
 
+class InvalidScheduleError(InvalidJobError):
+    """A schedule cannot be made, or changed, like this; *field* names what is wrong with it."""
+
+
+class ScheduleNotFoundError(NotFoundError):
+    """There is no schedule called *name*."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is no schedule {name!r}: it was removed, or never added; get_schedules() tells which there are"
+        )
+        self.name = name
+
+
+class DuplicateScheduleError(JobQueueError):
+    """There is a schedule called *name* already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"there is a schedule {name!r} already: change it by change_schedule(), or remove_schedule() it first"
+        )
+        self.name = name
+
+
 class DuplicateJobError(JobQueueError):
     """A job or bundle with the id *existing_id* is in the queue already, or that job holds the unique key.
 

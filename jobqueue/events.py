@@ -60,11 +60,18 @@ class ClaimLost:
 
 
 @attrs.frozen(kw_only=True)
+class ScheduleChanged:
+    """A schedule was added, changed, paused, resumed or removed; that one ticks is no change."""
+
+    name: str
+
+
+@attrs.frozen(kw_only=True)
 class Connected:
     """The notifier hears again; whatever was said while it was deaf is lost, so look for yourself."""
 
 
-Event = JobAvailable | JobStopped | JobBundleStopped | ClaimLost | Connected
+Event = JobAvailable | JobStopped | JobBundleStopped | ClaimLost | ScheduleChanged | Connected
 """What arrives from the database."""
 
 

@@ -5,10 +5,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Final, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 from weakref import WeakSet
+
+import attrs
 
 from jobqueue.errors import DuplicateHandlerError, InvalidJobError, RegistrationError, RegistryFrozenError
 from jobqueue.handler import SERVICE_TIMEOUT, Handler, HandlerTimeout
@@ -17,6 +19,7 @@ from jobqueue.limits import PATTERN_BOUNDARIES, check_type_or_pattern
 from jobqueue.models import Job
 from jobqueue.payload import job_type_of
 from jobqueue.retry import RetryPolicy
+from jobqueue.schedules import Missed, Overlap, Schedule
 from jobqueue.signature import HandlerCall, check_takes_context_and_job, name_of
 
 __all__ = ["SERVICE_TIMEOUT", "Handler", "Registry", "ScheduleRetry", "default_registry"]
@@ -30,6 +33,15 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _V = TypeVar("_V")
 _Class = type[Any]
+
+
+class HandlerOptions(TypedDict, total=False):
+    """How the runs of a handler are to be treated; see ``Registry.handler``."""
+
+    max_retry_count: int | None
+    retry: RetryPolicy | None
+    timeout: HandlerTimeout
+    atomic: bool
 
 
 class _ByType(Generic[_V]):
@@ -66,6 +78,7 @@ class Registry:
         _registries.add(self)
         self._handlers: _ByType[Handler[..., Any]] = _ByType({})
         self._retry_schedules: _ByType[ScheduleRetry] = _ByType({})
+        self._schedules = dict[str, Schedule]()
 
     def _begin_anew(self) -> None:
         """Be thawed, and nobody's: the threads of its parent, one of which may hold the lock, are not in a child."""
@@ -133,6 +146,7 @@ class Registry:
     def unregister(self, *types: str) -> None:
         """Forget handlers and retry schedules: those of *types* (names or patterns), or all when none is named.
 
+        So are the schedules that were registered with these handlers; those in the database stay.
         A type that has none is none afterwards either: it is passed over.
 
         Raises:
@@ -143,6 +157,7 @@ class Registry:
             gone = set(types) or {*self._handlers.values, *self._retry_schedules.values}
             self._handlers = _without(self._handlers, gone)
             self._retry_schedules = _without(self._retry_schedules, gone)
+            self._schedules = {name: schedule for name, schedule in self._schedules.items() if name not in gone}
 
     def register_schedule_retry(self, type: str, function: ScheduleRetry) -> None:
         """Have ``function(context, job)`` say when a job of *type* is run again, in place of a retry policy.
@@ -162,6 +177,59 @@ class Registry:
                     f"retries of {type!r} are scheduled by {name_of(other)}; {name_of(function)} cannot do it, too"
                 )
             self._retry_schedules = _ByType({**self._retry_schedules.values, type: function})
+
+    def scheduled(
+        self,
+        name: str,
+        *,
+        payload: object = None,
+        cron: str | None = None,
+        every: timedelta | None = None,
+        tz: str = "UTC",
+        start_at: datetime | None = None,
+        missed: Missed | str = Missed.ONE,
+        overlap: Overlap | str = Overlap.ALLOW,
+        priority: int = 0,
+        origin: str | None = None,
+        **options: Unpack[HandlerOptions],
+    ) -> Callable[[Callable[_P, _R]], Handler[_P, _R]]:
+        """Make the decorated function the handler of the job type *name*, and have such a job enqueued at each tick.
+
+        When a worker pool starts on this registry, the schedule *name* is kept in the database: added if it is not
+        there, and changed if the code says something else than it did before. So what is changed at run time stays
+        until the code changes; a pause stays in any case. When this code is gone, the schedule goes on until somebody
+        calls ``remove_schedule``. The values are those of ``Service.add_schedule``, the *options* those of ``handler``.
+
+        Raises:
+            InvalidScheduleError: as ``add_schedule``; RegistrationError, DuplicateHandlerError, RegistryFrozenError: as
+                ``handler``.
+        """
+        schedule = Schedule.new(
+            name,
+            name,
+            payload,
+            cron=cron,
+            every=every,
+            tz=tz,
+            start_at=start_at,
+            missed=missed,
+            overlap=overlap,
+            priority=priority,
+            origin=origin,
+        )
+
+        def register(function: Callable[_P, _R]) -> Handler[_P, _R]:
+            made = self._register_call(name, function, **options)
+            whole = attrs.evolve(schedule, max_retry_count=made.max_retry_count)
+            with self._lock:
+                self._schedules[name] = attrs.evolve(whole, declared=whole.definition)
+            return made
+
+        return register
+
+    def schedules(self) -> list[Schedule]:
+        """List what was registered by ``scheduled``, by name."""
+        return [self._schedules[name] for name in sorted(self._schedules)]
 
     def find(self, job_type: str) -> Handler[..., Any] | None:
         """Return the handler for jobs of a type: its own, or else that of the longest matching pattern."""
@@ -261,6 +329,7 @@ default_registry: Final = Registry()
 """Where the functions of the package, such as ``jobqueue.handler``, register."""
 
 handler = default_registry.handler
+scheduled = default_registry.scheduled
 register = default_registry.register
 register_func = default_registry.register_func
 register_func_for_job_type = default_registry.register_func_for_job_type

@@ -14,6 +14,7 @@ from jobqueue.limits import check_id, check_moment, check_name
 from jobqueue.models import Fence, Job, State
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.pauses import Pauses
+from jobqueue.schedule_store import ScheduleStore
 from jobqueue.status import Status
 from jobqueue.uniqueness import OnConflict
 
@@ -185,6 +186,11 @@ class Store(Protocol):
         """What is paused."""
         ...
 
+    @property
+    def schedules(self) -> ScheduleStore:
+        """The rows of schedules."""
+        ...
+
     def for_workers(self, *, lock_timeout: timedelta, atomic_connections: int = 0) -> "WorkerStore":
         """Return the same rows over connections of their own, for one worker pool, which closes it.
 
@@ -335,6 +341,11 @@ class WorkerStore(Protocol):
 
     def delete_succeeded_bundles(self, kept_for: timedelta) -> int:
         """Delete bundles that asked for it, completed without an error *kept_for* ago and have nothing left to do."""
+        ...
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        """The rows of schedules."""
         ...
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from jobqueue.errors import ClosedError
-from jobqueue.events import ClaimLost, Connected, Event, JobAvailable, JobBundleStopped, JobStopped
+from jobqueue.events import ClaimLost, Connected, Event, JobAvailable, JobBundleStopped, JobStopped, ScheduleChanged
 from jobqueue.health import Vital
 from jobqueue.threads import Backoff, StoppableThread
 from jobqueue_pg.connection import BoundedConnection
@@ -278,15 +278,21 @@ def _claim_lost(told: dict[str, Any]) -> ClaimLost:
     return ClaimLost(id=UUID(told["id"]), claim_id=UUID(told["claimId"]))
 
 
+def _schedule_changed(told: dict[str, Any]) -> ScheduleChanged:
+    return ScheduleChanged(name=str(told["name"]))
+
+
 _CHANNELS: Final[Mapping[str, type[Event]]] = {
     "job_available": JobAvailable,
     "job_stopped": JobStopped,
     "job_bundle_stopped": JobBundleStopped,
     "claim_lost": ClaimLost,
+    "schedule_changed": ScheduleChanged,
 }
 _READERS: Final[Mapping[type[Event], Callable[[dict[str, Any]], Event]]] = {
     JobAvailable: _job_available,
     JobStopped: _job_stopped,
     JobBundleStopped: _job_bundle_stopped,
     ClaimLost: _claim_lost,
+    ScheduleChanged: _schedule_changed,
 }

@@ -23,6 +23,7 @@ from jobqueue_pg.pauses import PostgresPauses
 from jobqueue_pg.pool import WORKER_CONNECTIONS, Pool, application_pool, handler_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import managing
+from jobqueue_pg.schedules import PostgresSchedules
 from jobqueue_pg.schema import channel_prefix
 from jobqueue_pg.worker_store import PostgresWorkerStore
 
@@ -51,6 +52,7 @@ class PostgresStore:
         self._database = Database(application_pool(conninfo, pool_size, prepares=prepared_statements), schema, now)
         self._adding = Adding(self._database, unique_lock_timeout)
         self._pauses = PostgresPauses(self._database)
+        self.schedules: Final = PostgresSchedules(self._database)
         self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
 
     def add_job(

@@ -27,6 +27,7 @@ from jobqueue_pg.queries.pauses import BACK_OFF, END_BACK_OFF
 from jobqueue_pg.queries.saving import SAVE_OUTCOMES
 from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_WATCHFUL_TRIP
 from jobqueue_pg.reaper import Reaper
+from jobqueue_pg.schedules import PostgresSchedules
 from jobqueue_pg.schema import channel_prefix
 from jobqueue_pg.watermarks import Look, Seen, Watermarks
 
@@ -56,6 +57,7 @@ class PostgresWorkerStore:
         self._handlers = handlers
         self._beat_within = beat_within.total_seconds()
         self._beating = threading.Lock()
+        self.schedules: Final = PostgresSchedules(database)
         self._reaper = Reaper(database)
         self._watermarks = Watermarks()
         self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"

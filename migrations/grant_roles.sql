@@ -4,6 +4,7 @@
 --                         Of all it sees the types and the unique keys, and can free those whose time is over.
 --     jobqueue_worker     runs jobs, and adds those that follow from them: reads all, changes how far jobs are, and not
 --                         what they are (type, payload, origin, bundle). Deletes bundles that asked for it. Pauses types.
+--                         Keeps the schedules that its code declares, and sees to all of them; removes none.
 --     jobqueue_observer   reads everything, and changes nothing.
 --     jobqueue_manager    all that a service can do: it adds, reads, resets, cancels, pauses and deletes. Not DDL.
 --
@@ -38,7 +39,9 @@ begin
         if not exists (select from pg_catalog.pg_roles where rolname = role_name) then
             execute format('create role %I nologin', role_name);
         end if;
-        execute format('revoke all on job, job_bundle, paused_type, migration from %I', role_name);
+        execute format(
+            'revoke all on job, job_bundle, paused_type, schedule, schedule_tick, migration from %I', role_name
+        );
         execute format('revoke all on schema %I from %I', current_schema(), role_name);
         -- What a service is refused without: it looks whether the schema is what its version needs.
         execute format('grant usage on schema %I to %I', current_schema(), role_name);
@@ -65,9 +68,14 @@ begin
 
     -- A worker looks at what is paused, and backs off.
     execute format('grant select, insert, update, delete on paused_type to %I', worker);
+    -- Schedules that its code declares, and the ticks of all.
+    execute format('grant select, insert, update on schedule to %I', worker);
+    execute format('grant select, insert, delete on schedule_tick to %I', worker);
 
-    execute format('grant select on job, job_bundle, paused_type to %I', observer);
+    execute format('grant select on job, job_bundle, paused_type, schedule, schedule_tick to %I', observer);
 
-    execute format('grant select, insert, update, delete on job, job_bundle, paused_type to %I', manager);
+    execute format(
+        'grant select, insert, update, delete on job, job_bundle, paused_type, schedule, schedule_tick to %I', manager
+    );
 end
 $$;

@@ -13,4 +13,5 @@ pytest_plugins = [
     "tests.fixtures.pgbouncer",
     "tests.fixtures.rig",
     "tests.fixtures.roles",
+    "tests.fixtures.scheduling",
 ]

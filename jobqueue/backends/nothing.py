@@ -2,15 +2,17 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, NoReturn, cast
 
 from jobqueue.backends.memory.notifier import MemoryNotifier
 from jobqueue.backends.memory.queue import MemoryQueue
+from jobqueue.backends.memory.schedules import MemorySchedules
 from jobqueue.backends.memory.store import MemoryStore
 from jobqueue.bundle import JobBundle
 from jobqueue.models import Job
 from jobqueue.queue_service import QueueService
+from jobqueue.schedules import Schedule
 from jobqueue.service import Service
 from jobqueue.settings import WorkerSettings
 from jobqueue.uniqueness import OnConflict
@@ -27,7 +29,8 @@ class DoNothingService(QueueService):
 
     def __init__(self, *, settings: WorkerSettings = _DEFAULT_SETTINGS, origin: str | None = None) -> None:
         queue = MemoryQueue()
-        super().__init__(store=_ForgetfulStore(queue), notifier=MemoryNotifier(queue), settings=settings, origin=origin)
+        store = _ForgetfulStore(queue, schedules=_ForgetfulSchedules)
+        super().__init__(store=store, notifier=MemoryNotifier(queue), settings=settings, origin=origin)
 
 
 class _ForgetfulStore(MemoryStore):
@@ -58,6 +61,14 @@ class _ForgetfulStore(MemoryStore):
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> None:
         """Forget *bundle*."""
+
+
+class _ForgetfulSchedules(MemorySchedules):
+    """The ScheduleStore that is always empty."""
+
+    def add(self, name: str, make: Callable[[datetime], Schedule]) -> Schedule | None:  # noqa: ARG002
+        """Forget the schedule that *make* describes."""
+        return make(self._session.moment())
 
 
 def ServiceWithError(error: BaseException) -> Service:  # noqa: N802 - it is called like a class, as DoNothingService is

@@ -39,6 +39,11 @@ class Opened:
         return self._settings
 
     @property
+    def origin(self) -> str:
+        """Where jobs come from that name no origin."""
+        return self._origin
+
+    @property
     def store(self) -> Store:
         """The rows. Raises ClosedError."""
         return self._open_store()

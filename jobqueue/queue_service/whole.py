@@ -20,6 +20,7 @@ from jobqueue.queue_service.adds import Adds
 from jobqueue.queue_service.hears import Hears
 from jobqueue.queue_service.manages import Manages
 from jobqueue.queue_service.pauses import Pauses
+from jobqueue.queue_service.schedules import Schedules
 from jobqueue.service import Finishable, Service
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Store
@@ -28,7 +29,7 @@ from jobqueue.waiting import Waiting
 _SECONDS_FOR_POOLS: Final = 10.0
 
 
-class QueueService(Adds, Manages, Pauses, Hears):
+class QueueService(Adds, Manages, Pauses, Schedules, Hears):
     """The Service over one Store and one Notifier. Safe for use by many threads."""
 
     def __init__(

@@ -14,6 +14,7 @@ from jobqueue.service.hears import Hears
 from jobqueue.service.manages import Manages
 from jobqueue.service.pauses import Pauses
 from jobqueue.service.reads import Reads
+from jobqueue.service.schedules import Schedules
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Store
 
@@ -38,7 +39,7 @@ class AddingMiddleware(Protocol):
         ...
 
 
-class Service(Adds, Reads, Manages, Pauses, Hears, Protocol):
+class Service(Adds, Reads, Manages, Pauses, Schedules, Hears, Protocol):
     """Add, read, reset and delete jobs.
 
     Every method raises ClosedError once the service is closed, but for ``health``, ``detach`` and those that remove
@@ -50,6 +51,11 @@ class Service(Adds, Reads, Manages, Pauses, Hears, Protocol):
     @property
     def settings(self) -> WorkerSettings:
         """The rules for the workers of this service."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Where jobs come from that name no origin."""
         ...
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from jobqueue.events import ClaimLost, Connected, Event, JobAvailable
+from jobqueue.events import ClaimLost, Connected, Event, JobAvailable, ScheduleChanged
 from jobqueue.job_context import JobContext
 from jobqueue.middleware import WorkMiddleware
 from jobqueue.models import Job
@@ -31,6 +31,7 @@ from jobqueue.worker.lanes import Lanes, types_of_lane
 from jobqueue.worker.lost_claims import LostClaims
 from jobqueue.worker.maintenance import Maintenance
 from jobqueue.worker.runner import Beating, Runner, Unbeaten
+from jobqueue.worker.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +143,14 @@ class Crew:
             health=health,
             tell=observers.tell,
         )
+        self._scheduler = Scheduler(
+            service,
+            self._store.schedules,
+            registry.schedules(),
+            contact=self._contact,
+            dispatcher=self._dispatcher,
+            health=health,
+        )
         self._heartbeats: list[Heartbeat] = []
         if settings.heartbeat_interval is not None:
             self._heartbeats = [
@@ -184,9 +193,9 @@ class Crew:
         """Start all threads; the workers last."""
         if not self._registry.patterns():
             logger.warning("worker threads start without any handler: they will claim nothing")
-        for thread in (self._keeper, self._maintenance, *self._heartbeats, *self._workers):
+        for thread in (self._keeper, self._maintenance, self._scheduler, *self._heartbeats, *self._workers):
             thread.start()
-        self._unsubscribe = self._service.notifier.subscribe(self._hear, JobAvailable, ClaimLost)
+        self._unsubscribe = self._service.notifier.subscribe(self._hear, JobAvailable, ClaimLost, ScheduleChanged)
         types = self._registry.patterns()
         others = f" and {len(types) - _TYPES_TO_LOG} more" if len(types) > _TYPES_TO_LOG else ""
         logger.info(
@@ -200,10 +209,13 @@ class Crew:
         match event:
             case ClaimLost():
                 self._lose(event)
+            case ScheduleChanged():
+                self._scheduler.wake()
             case JobAvailable() if self._registry.find(event.type) is None:
                 pass
             case Connected():
                 self._dispatcher.ring()
+                self._scheduler.wake()
                 # Of claims that were taken away meanwhile nobody has told.
                 for heartbeat in self._heartbeats:
                     heartbeat.beat_now()
@@ -287,7 +299,7 @@ class Crew:
     def _end_threads(self, patience: float) -> None:
         self._unsubscribe()
         self._dispatcher.end()
-        threads = [*self._workers, self._keeper, self._maintenance, *self._heartbeats]
+        threads = [*self._workers, self._keeper, self._maintenance, self._scheduler, *self._heartbeats]
         for thread in threads:
             thread.stop()
         hung = [worker for worker in self._workers if worker.context is not None]

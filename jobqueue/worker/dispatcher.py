@@ -324,12 +324,11 @@ class Dispatcher(InHand):
                 self._outbox.unload(carried, unsent=(), locked=[*arrival.locked, *arrival.unsent])
                 self._tell_all()
 
-    # --- for maintenance
-
     @contextmanager
     def lane(self) -> Generator[None]:
-        """Keep one lane for trips free within the block, for something that may take its time."""
+        """Keep one lane for trips free within the block, for something that may take its time: one at a time."""
         with self._lock:
+            self._changed.wait_for(lambda: not self._lent or self._closing)
             self._lent += 1
             self._changed.wait_for(lambda: self._trips < MAX_TRIPS or self._closing)
         try:
@@ -337,4 +336,5 @@ class Dispatcher(InHand):
         finally:
             with self._lock:
                 self._lent -= 1
+                self._changed.notify_all()
                 self._wake()

@@ -286,6 +286,8 @@ def test_slow_and_double_indexes_are_named(database: str, db: Connection, said: 
         "harmless",
         "migration_pkey",
         "paused_type_pkey",
+        "schedule_pkey",
+        "schedule_tick_pkey",
         "worker_job_claim_idx",
         "worker_job_start_at_idx",
         "worker_job_started_at_idx",

@@ -85,7 +85,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_indexes(db: Connection) -> None:
     """Beside those of the ids there are nine indexes, none of them on a moment that finishing or beating changes."""
     found = fetch_all(
-        db, "select indexname::text, indexdef from pg_indexes where schemaname = 'worker' and tablename <> 'migration'"
+        db,
+        """
+        select indexname::text, indexdef from pg_indexes
+        where schemaname = 'worker' and tablename in ('job', 'job_bundle')
+        """,
     )
     assert {name: definition.partition(" USING btree ")[2] for name, definition in found} == INDEXES
 

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from inspect import getmro
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final
@@ -61,11 +61,22 @@ REFUSED: Final[Mapping[str, Callable[[Any], object]]] = {
     ),
     "set_on_error": lambda service: service.set_on_error(print),
     "use": lambda service: service.use(AddMiddleware()),
+    "add_schedule": lambda service: service.add_schedule("s", "t", every=timedelta(hours=1)),
+    "change_schedule": lambda service: service.change_schedule("s"),
+    "get_schedule": lambda service: service.get_schedule("s"),
+    "get_schedules": lambda service: service.get_schedules(),
+    "pause_schedule": lambda service: service.pause_schedule("s"),
+    "resume_schedule": lambda service: service.resume_schedule("s"),
+    "run_schedule_now": lambda service: service.run_schedule_now("s"),
+    "remove_schedule": lambda service: service.remove_schedule("s"),
+    "get_schedule_ticks": lambda service: service.get_schedule_ticks("s"),
+    "tick_schedules": lambda service: service.tick_schedules(),
     "attach": lambda service: service.attach(DEPENDENT),
     "close": lambda service: service.close(),
 }
 TAKEN: Final[Mapping[str, Callable[[Any], object]]] = {
     "settings": lambda service: service.settings,
+    "origin": lambda service: service.origin,
     "listeners": lambda service: service.listeners,
     "max_payload_bytes": lambda service: service.max_payload_bytes,
     "vitals": lambda service: service.vitals,

@@ -162,3 +162,16 @@ def any_handler(handler: Handler[..., Any]) -> str:
 any_handler(send_email)
 any_handler(send_keys)
 policies: list[RetryPolicy] = [Never(), Fixed(timedelta(1)), Exponential(base=timedelta(1))]
+
+
+# --- schedules
+
+
+@registry.scheduled("daily", cron="@daily", timeout=None, missed="skip")
+def daily(ctx: JobContext) -> str:
+    return str(ctx.job.start_at)
+
+
+accepted: Handler[[JobContext], str] = daily
+registry.scheduled("hourly", every=3600)  # type: ignore[arg-type]
+registry.scheduled("hourly", every=timedelta(hours=1), colour="blue")  # type: ignore[call-arg]

@@ -28,13 +28,14 @@ from jobqueue import (
     job_type_of,
 )
 from jobqueue.models import new_id
+from jobqueue.service.schedules import Schedules
 from jobqueue.testing import ignore_job_bundles, ignore_jobs
 
-FOR_POOLS = {"attach", "detach", "listeners", "max_payload_bytes", "notifier", "settings", "store", "vitals"}
+FOR_POOLS = {"attach", "detach", "listeners", "max_payload_bytes", "notifier", "origin", "settings", "store", "vitals"}
 """What worker pools and testing aids want of a service."""
 
-NOT_FUNCTIONS = FOR_POOLS | {"add_middleware", "use"}
-"""Those, and what whoever has made a service does with it once."""
+NOT_FUNCTIONS = FOR_POOLS | {"add_middleware", "use"} | {name for name in dir(Schedules) if not name.startswith("_")}
+"""Those, what whoever has made a service does with it once, and what an operator does."""
 
 
 class Celsius:

@@ -20,6 +20,7 @@ from jobqueue import (
     NotInitializedError,
     PayloadError,
     Registry,
+    ScheduleNotFoundError,
     Service,
     Status,
     WorkerPool,
@@ -138,6 +139,21 @@ def test_functions_of_the_package_do_nothing(nothing):
     with jobqueue.use_service(nothing):
         assert jobqueue.enqueue("t", 1).origin == "tests"
         assert jobqueue.get_status().is_zero
+
+
+def test_schedules_are_made_and_forgotten(nothing):
+    """One that is added is as it would be, and then not there: it does not tick, nor does what code declares."""
+    registry = Registry()
+    ran = threading.Event()
+    registry.scheduled("declared", every=timedelta(seconds=1))(ran.set)
+    added = nothing.add_schedule("s", "t", {"n": 1}, every=timedelta(seconds=1))
+    assert (added.payload, added.origin) == ({"n": 1}, "tests")
+    assert added.next_tick_at is not None
+    with WorkerPool(nothing, registry, threads=1):
+        assert not ran.wait(1.2)
+    assert (nothing.get_schedules(), nothing.tick_schedules()) == ([], [])
+    with pytest.raises(ScheduleNotFoundError):
+        nothing.pause_schedule("s")
 
 
 # --- everything fails

@@ -1,7 +1,7 @@
 """What a queue in memory holds: jobs, bundles, and what finds them. Whoever looks at them holds the queue's lock."""
 
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from jobqueue.backends.memory.lanes import Lanes
@@ -9,6 +9,8 @@ from jobqueue.backends.memory.paused import Paused
 from jobqueue.bundle import JobBundle
 from jobqueue.errors import DuplicateJobError
 from jobqueue.models import Fence, Job
+from jobqueue.schedules import Schedule
+from jobqueue.ticks import ScheduleTick
 
 
 class Rows:
@@ -21,6 +23,9 @@ class Rows:
         self.paused = Paused()
         self.leases = dict[UUID, timedelta]()
         """Of running jobs: how long their claims may be silent."""
+        self.schedules = dict[str, Schedule]()
+        self.ticks = dict[str, dict[tuple[datetime, bool], ScheduleTick]]()
+        """Of each schedule: by their moments, and whether they are by hand."""
         self._members: dict[UUID, dict[UUID, None]] = {}
         self._holders: dict[tuple[str, str], UUID] = {}
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from heapq import nlargest
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import attrs
@@ -13,6 +13,7 @@ from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.conflicts import Conflicts, first_of_free_keys
 from jobqueue.backends.memory.pauses import MemoryPauses
 from jobqueue.backends.memory.queue import MemoryQueue
+from jobqueue.backends.memory.schedules import MemorySchedules
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.worker_store import MemoryWorkerStore, refuse_atomic_handlers
 from jobqueue.bundle import JobBundle, JobDesc
@@ -37,8 +38,11 @@ class MemoryStore:
         *,
         now: Callable[[], datetime | None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
+        schedules: type[MemorySchedules] = MemorySchedules,
     ) -> None:
         self._session = Session(queue, now)
+        self._schedules = schedules
+        self.schedules: Final = schedules(self._session)
         self._on_close = on_close
 
     # --- adding
@@ -285,7 +289,7 @@ class MemoryStore:
         """Return the same rows for one worker pool."""
         if atomic_connections:
             refuse_atomic_handlers()
-        return MemoryWorkerStore(Session(self._session.queue, self._session.now))
+        return MemoryWorkerStore(Session(self._session.queue, self._session.now), self._schedules)
 
     def close(self) -> None:
         """Let go of the queue."""

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NoReturn
+from typing import Final, NoReturn
 from uuid import UUID
 
 import attrs
 
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
+from jobqueue.backends.memory.schedules import MemorySchedules
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.wanted import Wanted
 from jobqueue.bundle import JobBundle
@@ -21,8 +22,9 @@ from jobqueue.store import IN_DOUBT_AFTER, Round, SilenceCounts, always_counts
 class MemoryWorkerStore:
     """The WorkerStore over a MemoryQueue."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, schedules: type[MemorySchedules] = MemorySchedules) -> None:
         self._session = session
+        self.schedules: Final = schedules(session)
 
     def make_trip(
         self,
