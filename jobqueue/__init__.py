@@ -53,7 +53,9 @@ from jobqueue.backends import connect
 from jobqueue.backends.nothing import DoNothingService, ServiceWithError
 from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.claim import Claim
+from jobqueue.cleaning import CleanResult
 from jobqueue.context import current_service, set_default_service, use_service
+from jobqueue.counting import JobCounts
 from jobqueue.errors import (
     BackendError,
     BackOff,
@@ -102,6 +104,7 @@ from jobqueue.registry import (
     scheduled,
     unregister,
 )
+from jobqueue.retention import Ages, Retention
 from jobqueue.retry import Exponential, Fixed, Linear, Never, RetryPolicy, Waits
 from jobqueue.schedules import Missed, Overlap, Schedule
 from jobqueue.service import Service
@@ -112,11 +115,13 @@ from jobqueue.worker import WorkerPool, finish_threads, start_polling_available_
 
 __all__ = [
     "AddMiddleware",
+    "Ages",
     "AttemptError",
     "BackOff",
     "BackendError",
     "CaptureExceptions",
     "Claim",
+    "CleanResult",
     "ClosedError",
     "Discard",
     "DoNothingService",
@@ -133,6 +138,7 @@ __all__ = [
     "JobBundle",
     "JobBundleNotFoundError",
     "JobContext",
+    "JobCounts",
     "JobDesc",
     "JobInterruptedError",
     "JobNotFoundError",
@@ -155,6 +161,7 @@ __all__ = [
     "RegistrationError",
     "Registry",
     "RegistryFrozenError",
+    "Retention",
     "RetryPolicy",
     "Schedule",
     "ScheduleNotFoundError",

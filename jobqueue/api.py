@@ -10,6 +10,7 @@ from jobqueue.claim import Claim
 from jobqueue.context import current_service, default_service
 from jobqueue.events import ObservedEvent
 from jobqueue.health import OnError
+from jobqueue.job_filter import Cursor
 from jobqueue.listeners import JobBundleStoppedListener, JobStoppedListener, ServiceListener
 from jobqueue.models import Job, State
 from jobqueue.observers import Observer
@@ -17,7 +18,6 @@ from jobqueue.pauses import PausedType
 from jobqueue.retry import RetryPolicy
 from jobqueue.service import JobType
 from jobqueue.status import Status
-from jobqueue.store import Cursor
 from jobqueue.threads import Timeout
 from jobqueue.uniqueness import OnConflict, UniqueFor
 
@@ -106,12 +106,25 @@ def list_jobs(
     type: str | None = None,
     origin: str | None = None,
     bundle_id: UUID | None = None,
+    error: str | None = None,
+    older_than: timedelta | None = None,
+    newer_than: timedelta | None = None,
+    archived: bool = False,
     limit: int = 100,
     after: Job | Cursor | None = None,
 ) -> list[Job]:
     """Read up to *limit* jobs, the newest first; see ``Service.list_jobs``."""
     return current_service().list_jobs(
-        state=state, type=type, origin=origin, bundle_id=bundle_id, limit=limit, after=after
+        state=state,
+        type=type,
+        origin=origin,
+        bundle_id=bundle_id,
+        error=error,
+        older_than=older_than,
+        newer_than=newer_than,
+        archived=archived,
+        limit=limit,
+        after=after,
     )
 
 

@@ -3,51 +3,25 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import attrs
 
+from jobqueue.acting import Acting
 from jobqueue.bundle import JobBundle
+from jobqueue.cleaning import Cleaning
+from jobqueue.counting import Counting
 from jobqueue.errors import DuplicateJobError, InvalidJobError, JobNotFoundError
-from jobqueue.limits import check_id, check_moment, check_name
-from jobqueue.models import Fence, Job, State
+from jobqueue.job_filter import Cursor, JobFilter
+from jobqueue.limits import check_moment
+from jobqueue.models import Fence, Job
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.pauses import Pauses
+from jobqueue.retention import Retention
 from jobqueue.schedule_store import ScheduleStore
 from jobqueue.status import Status
 from jobqueue.uniqueness import OnConflict
-
-
-@attrs.frozen(kw_only=True)
-class JobFilter:
-    """Which jobs to list: those for which everything that is not None holds."""
-
-    state: State | None = None
-    type: str | None = None
-    origin: str | None = None
-    bundle_id: UUID | None = None
-
-    @classmethod
-    def of(cls, *, state: str | None, type: object, origin: object, bundle_id: object) -> Self:
-        """Make a filter of what an application gives. Raises InvalidJobError."""
-        return cls(
-            state=None if state is None else _state_named(state),
-            type=None if type is None else check_name("type", type),
-            origin=None if origin is None else check_name("origin", origin),
-            bundle_id=None if bundle_id is None else check_id(bundle_id),
-        )
-
-
-def _state_named(value: str) -> State:
-    try:
-        return State(value)
-    except ValueError:
-        raise InvalidJobError(f"{value!r} is not a state: there are {', '.join(State)}", field="state") from None
-
-
-Cursor = tuple[datetime, UUID]
-"""A place in the list of jobs: the ``created_at`` and the id of the job before it."""
 
 
 def duplicate_of(existing_id: UUID, job: Job) -> DuplicateJobError:
@@ -191,6 +165,26 @@ class Store(Protocol):
         """The rows of schedules."""
         ...
 
+    @property
+    def retention(self) -> Retention:
+        """How long jobs are kept after they have stopped."""
+        ...
+
+    @property
+    def cleaning(self) -> Cleaning:
+        """The rows as those see them who remove what is too old."""
+        ...
+
+    @property
+    def acting(self) -> Acting:
+        """The rows as those see them who act on all that a filter means."""
+        ...
+
+    @property
+    def counting(self) -> Counting:
+        """The rows as those see them who want numbers at once."""
+        ...
+
     def for_workers(self, *, lock_timeout: timedelta, atomic_connections: int = 0) -> "WorkerStore":
         """Return the same rows over connections of their own, for one worker pool, which closes it.
 
@@ -258,6 +252,16 @@ class Round:
 
 class WorkerStore(Protocol):
     """The same rows, seen by one worker pool. Sets go in and sets come out; a single job is a set of one."""
+
+    @property
+    def retention(self) -> Retention:
+        """How long jobs are kept after they have stopped; those that are not kept at all go when they are saved."""
+        ...
+
+    @property
+    def cleaning(self) -> Cleaning:
+        """The rows as those see them who remove what is too old."""
+        ...
 
     def make_trip(
         self,

@@ -12,11 +12,12 @@ from jobqueue.context import set_default_service
 from jobqueue.health import Health
 from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.queue_service import QueueService
+from jobqueue.retention import KEEP_ALL, Retention, check_retention
 from jobqueue.settings import WorkerSettings
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.notifier import PostgresNotifier, SilentNotifier
 from jobqueue_pg.pool import complete_conninfo
-from jobqueue_pg.schema import check_schema
+from jobqueue_pg.schema import check_schema, is_adopted
 from jobqueue_pg.sessions import hears, is_lent
 from jobqueue_pg.store import PostgresStore
 
@@ -37,6 +38,7 @@ def connect(
     settings: WorkerSettings = _DEFAULT_SETTINGS,
     origin: str | None = None,
     pool_size: int = 4,
+    retention: Retention | None = None,
     listen_conninfo: str | None = None,
     poll_only: bool = False,
     prepared_statements: bool | None = None,
@@ -47,7 +49,9 @@ def connect(
 
     *conninfo* is a URL or ``name=value`` pairs; what it leaves open comes from libpq's environment variables.
     *origin* is for jobs that name none themselves; by default it is the program's name. *pool_size* bounds the
-    connections for the calls of the application. *listen_conninfo* leads past a pooler that does not pass
+    connections for the calls of the application. *retention* says how long jobs are kept after they have stopped, for
+    the worker pools of this service; None: as ``Retention()`` does, and for ever in a schema that was taken over from
+    go-jobqueue. *listen_conninfo* leads past a pooler that does not pass
     notifications on; with *poll_only* nothing listens at all, and waiting jobs are found within
     ``settings.poll_interval``. So it is, with a warning, when nothing could be heard. With *prepared_statements* None
     they are used unless a pooler is before the database; True: even then, if it keeps track of them, as PgBouncer
@@ -61,16 +65,19 @@ def connect(
     """
     _check_arguments(settings, pool_size, max_payload_bytes, prepared_statements=prepared_statements)
     _check_lock_timeout(unique_lock_timeout)
+    check_retention(retention)
     complete = complete_conninfo(conninfo)
     around = complete_conninfo(listen_conninfo) if listen_conninfo else None
     vitals = Health()
-    notifier = _notifier(_look_at(complete, schema, around, poll_only=poll_only), schema, vitals)
+    listen_at, usual = _look_at(complete, schema, around, poll_only=poll_only)
+    notifier = _notifier(listen_at, schema, vitals)
     store = PostgresStore(
         complete,
         schema=schema,
         pool_size=pool_size,
         prepared_statements=prepared_statements,
         unique_lock_timeout=unique_lock_timeout,
+        retention=retention or usual,
     )
     open_on = partial(QueueService, store=store, notifier=notifier, vitals=vitals)
     try:
@@ -87,6 +94,7 @@ class ConnectOptions(TypedDict, total=False):
     settings: WorkerSettings
     origin: str | None
     pool_size: int
+    retention: Retention | None
     listen_conninfo: str | None
     poll_only: bool
     prepared_statements: bool | None
@@ -158,11 +166,16 @@ def _check_lock_timeout(lock_timeout: timedelta) -> None:
         raise ValueError(f"unique_lock_timeout must be a millisecond to a day, not {lock_timeout}")
 
 
-def _look_at(conninfo: str, schema: str, around: str | None, *, poll_only: bool) -> str | None:
-    """Return what to connect to for notifications, if anything, after a look at whether the schema is what we need."""
+def _look_at(conninfo: str, schema: str, around: str | None, *, poll_only: bool) -> tuple[str | None, Retention]:
+    """Return what to connect to for notifications, if anything, and how long jobs are usually kept in the schema.
+
+    That is after a look at whether the schema is what we need.
+    """
     with translate_errors(), psycopg.connect(conninfo, autocommit=True) as connection:
         check_schema(connection, schema)
-        return None if poll_only else _where_to_listen(connection, conninfo, around)
+        # What others have relied on to stay is not ours to remove.
+        usual = KEEP_ALL if is_adopted(connection, schema) else Retention()
+        return None if poll_only else _where_to_listen(connection, conninfo, around), usual
 
 
 def _where_to_listen(connection: psycopg.Connection[Any], conninfo: str, around: str | None) -> str | None:

@@ -10,11 +10,11 @@ from psycopg.pq import TransactionStatus
 
 from jobqueue.errors import TransactionError, UnavailableError
 from jobqueue.outcomes import Outcome
-from jobqueue_pg import rows
 from jobqueue_pg.connection import BoundedConnection
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.queries import saving as queries
+from jobqueue_pg.saving import Saving
 
 _ENDED: Final = (
     "the handler has ended its transaction by itself: what it did before that is committed, or rolled back, without "
@@ -25,10 +25,10 @@ _ENDED: Final = (
 class PostgresHandlerTransaction:
     """The HandlerTransaction on PostgreSQL."""
 
-    def __init__(self, database: Database, connection: psycopg.Connection[Any], job_stopped: str) -> None:
+    def __init__(self, database: Database, connection: psycopg.Connection[Any], saving: Saving) -> None:
         self._database = database
         self._connection = connection
-        self._job_stopped = job_stopped
+        self._saving = saving
         self.is_saved = False
 
     def begin(self) -> None:
@@ -50,8 +50,8 @@ class PostgresHandlerTransaction:
         """Save what the run led to, as the last statement; return whether the claim still stood."""
         with translate_errors():
             self._check()
-            saving = {"outcomes": rows.outcomes_json([outcome]), "job_stopped": self._job_stopped}
-            saved = self._database.execute(self._connection, queries.SAVE_OUTCOMES, saving).fetchall()
+            statement, parameters = self._saving.statements.save, self._saving.parameters([outcome])
+            saved = self._database.execute(self._connection, statement, parameters).fetchall()
         self.is_saved = bool(saved)
         return self.is_saved
 
@@ -76,10 +76,10 @@ class PostgresHandlerTransaction:
 
 
 def in_transaction(
-    connection: psycopg.Connection[Any], database: Database, job_stopped: str
+    connection: psycopg.Connection[Any], database: Database, saving: Saving
 ) -> Generator[PostgresHandlerTransaction]:
     """Open a transaction on *connection*, yield it once, and commit it if an outcome was saved in it."""
-    transaction = PostgresHandlerTransaction(database, connection, job_stopped)
+    transaction = PostgresHandlerTransaction(database, connection, saving)
     with connection.transaction(force_rollback=True) as block:
         transaction.begin()
         with _however_long(connection):

@@ -51,6 +51,17 @@ create table {schema}.migration (
     applied_at timestamptz not null default clock_timestamp()
 )
 """)
+# What adopt_go_jobqueue.sql says.
+_FIND_ADOPTION: Final = """
+select
+from pg_catalog.pg_description as d
+    join pg_catalog.pg_class as c on c.oid = d.objoid and d.classoid = 'pg_catalog.pg_class'::regclass
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+where n.nspname = %s
+    and c.relname = 'job'
+    and d.objsubid = 0
+    and d.description like '%%taken over from go-jobqueue%%'
+"""
 _GET_RECORD: Final = sql.SQL("select version, name, checksum from {schema}.migration order by version")
 _ADD_RECORD: Final = sql.SQL("insert into {schema}.migration (version, name, checksum) values ({}, {}, {})")
 
@@ -152,6 +163,11 @@ def check_schema(connection: psycopg.Connection[Any], schema: str = DEFAULT_SCHE
     if pending := [migration.name for migration in known if migration.version not in applied]:
         lack = f"lacks {', '.join(pending)}, which this version needs" if applied else "holds no queue yet"
         raise SchemaError(f'schema "{schema}" {lack}: run `jobqueue migrate --schema {shlex.quote(schema)}`')
+
+
+def is_adopted(connection: psycopg.Connection[Any], schema: str) -> bool:
+    """Return whether the tables in *schema* were go-jobqueue's, which is noted in the comment on one of them."""
+    return connection.execute(_FIND_ADOPTION, [schema]).fetchone() is not None
 
 
 def _check_name(schema: str) -> None:

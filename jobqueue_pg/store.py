@@ -6,23 +6,26 @@ from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
-import attrs
 import psycopg
 from psycopg.errors import UniqueViolation
 
 from jobqueue.bundle import JobBundle
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, RefusedError
+from jobqueue.job_filter import Cursor, JobFilter
 from jobqueue.models import Fence, Job, State
+from jobqueue.retention import KEEP_ALL, Retention
 from jobqueue.status import Status
-from jobqueue.store import Cursor, JobFilter
 from jobqueue.uniqueness import OnConflict
 from jobqueue_pg import rows
+from jobqueue_pg.acting import PostgresActing, parameters_of
 from jobqueue_pg.adding import Adding
+from jobqueue_pg.cleaning import PostgresCleaning
+from jobqueue_pg.counting import PostgresCounting
 from jobqueue_pg.database import Database, Parameters
 from jobqueue_pg.pauses import PostgresPauses
 from jobqueue_pg.pool import WORKER_CONNECTIONS, Pool, application_pool, handler_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
-from jobqueue_pg.queries import managing
+from jobqueue_pg.queries import listing, managing
 from jobqueue_pg.schedules import PostgresSchedules
 from jobqueue_pg.schema import channel_prefix
 from jobqueue_pg.worker_store import PostgresWorkerStore
@@ -45,6 +48,7 @@ class PostgresStore:
         pool_size: int = 4,
         prepared_statements: bool | None = None,
         unique_lock_timeout: timedelta = _LOCK_TIMEOUT,
+        retention: Retention = KEEP_ALL,
         now: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._conninfo = conninfo
@@ -53,7 +57,11 @@ class PostgresStore:
         self._adding = Adding(self._database, unique_lock_timeout)
         self._pauses = PostgresPauses(self._database)
         self.schedules: Final = PostgresSchedules(self._database)
+        self.retention = retention
+        self.cleaning = PostgresCleaning(self._database)
         self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
+        self.acting = PostgresActing(self._database, self._channels)
+        self.counting = PostgresCounting(self._database)
 
     def add_job(
         self,
@@ -122,8 +130,8 @@ class PostgresStore:
         """Read the newest jobs, or those that follow the place *after*."""
         created_at, job_id = after or (None, None)
         place = {"after_created_at": created_at, "after_id": job_id, "limit": limit}
-        parameters = {**attrs.asdict(which), **place}
-        return self._jobs(queries.list_jobs(parameters), parameters)
+        parameters = {**parameters_of(which), **place}
+        return self._jobs(listing.list_jobs(parameters), parameters)
 
     def _jobs(self, statement: LiteralString, parameters: Parameters) -> list[Job]:
         return [rows.job_of_row(row) for row in self._database.fetch(statement, parameters)]
@@ -234,6 +242,7 @@ class PostgresStore:
             if atomic_connections
             else None,
             beat_within=lock_timeout * _LOCK_TIMEOUTS_OF_A_BEAT,
+            retention=self.retention,
         )
 
     def _over(self, pool: Pool) -> Database:

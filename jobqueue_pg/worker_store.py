@@ -15,8 +15,10 @@ from jobqueue.models import Fence, Job, new_id
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.patience import patience
 from jobqueue.pauses import LONGEST_BACK_OFF, SHORTEST_BACK_OFF
+from jobqueue.retention import KEEP_ALL, Retention
 from jobqueue.store import Round, SilenceCounts, always_counts
 from jobqueue_pg import rows
+from jobqueue_pg.cleaning import PostgresCleaning
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.handler_transaction import PostgresHandlerTransaction, in_transaction
@@ -24,9 +26,8 @@ from jobqueue_pg.queries.applications import GET_JOBS
 from jobqueue_pg.queries.claiming import CLAIM_JOBS, FIND_NEXT_DUE
 from jobqueue_pg.queries.maintaining import DELETE_SUCCEEDED_BUNDLES, TOUCH_JOBS
 from jobqueue_pg.queries.pauses import BACK_OFF, END_BACK_OFF
-from jobqueue_pg.queries.saving import SAVE_OUTCOMES
-from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_WATCHFUL_TRIP
 from jobqueue_pg.reaper import Reaper
+from jobqueue_pg.saving import Saving
 from jobqueue_pg.schedules import PostgresSchedules
 from jobqueue_pg.schema import channel_prefix
 from jobqueue_pg.watermarks import Look, Seen, Watermarks
@@ -51,7 +52,12 @@ class PostgresWorkerStore:
     """
 
     def __init__(
-        self, database: Database, handlers: Database | None = None, *, beat_within: timedelta = _LONGEST_BEAT
+        self,
+        database: Database,
+        handlers: Database | None = None,
+        *,
+        beat_within: timedelta = _LONGEST_BEAT,
+        retention: Retention = KEEP_ALL,
     ) -> None:
         self._database = database
         self._handlers = handlers
@@ -60,7 +66,9 @@ class PostgresWorkerStore:
         self.schedules: Final = PostgresSchedules(database)
         self._reaper = Reaper(database)
         self._watermarks = Watermarks()
-        self._job_stopped = f"{channel_prefix(database.schema)}job_stopped"
+        self._saving = Saving(retention, f"{channel_prefix(database.schema)}job_stopped")
+        self.retention = retention
+        self.cleaning = PostgresCleaning(database)
 
     def make_trip(
         self,
@@ -96,9 +104,9 @@ class PostgresWorkerStore:
     def _make(self, look: Look, outcomes: Sequence[Outcome], limit: int, claimant: Claimant) -> Trip:
         claim_id = new_id()
         parameters = _claiming(look, limit, claim_id, claimant)
-        statement = _statement(look, outcomes)
+        statement = self._statement(look, outcomes)
         if statement is not CLAIM_JOBS:
-            parameters |= _saving(outcomes, self._job_stopped)
+            parameters |= self._saving.parameters(outcomes)
         fetched = self._database.fetch(statement, parameters)
         trip = _trip(fetched, outcomes, claim_id, claimant)
         if len(trip.claimed) < limit:
@@ -108,6 +116,14 @@ class PostgresWorkerStore:
             self._watermarks.note_full_batch(look, trip.claimed, Seen.of_json(seen) if seen else None, began_at)
         self._watermarks.note_outcomes(outcomes)
         return self._with_next_due(trip, {**parameters, "now": fetched[-1][_BEGAN_AT]})
+
+    def _statement(self, look: Look, outcomes: Sequence[Outcome]) -> LiteralString:
+        statements = self._saving.statements
+        if not look.is_full:
+            return statements.narrow_trip
+        if look.is_watchful:
+            return statements.watchful_trip
+        return statements.trip if outcomes else CLAIM_JOBS
 
     def _with_next_due(self, trip: Trip, parameters: dict[str, object]) -> Trip:
         if trip.next_due_in is None or trip.next_due_in >= timedelta(0):
@@ -126,7 +142,7 @@ class PostgresWorkerStore:
         """Save *outcomes*; return the ids of the jobs for which it was done."""
         if not outcomes:
             return frozenset()
-        saved = self._database.fetch(SAVE_OUTCOMES, _saving(outcomes, self._job_stopped))
+        saved = self._database.fetch(self._saving.statements.save, self._saving.parameters(outcomes))
         self._watermarks.note_outcomes(outcomes)
         return frozenset(row[0] for row in saved)
 
@@ -148,7 +164,7 @@ class PostgresWorkerStore:
             raise RegistrationError("this worker store was made without connections for atomic handlers")
         with translate_errors(), self._handlers.pool.connection() as connection:
             try:
-                yield from in_transaction(connection, self._handlers, self._job_stopped)
+                yield from in_transaction(connection, self._handlers, self._saving)
             finally:
                 self._handlers.pool.clean(connection)
 
@@ -212,18 +228,6 @@ class PostgresWorkerStore:
         if self._handlers is not None:
             self._handlers.close()
         self._database.close()
-
-
-def _statement(look: Look, outcomes: Sequence[Outcome]) -> LiteralString:
-    if not look.is_full:
-        return MAKE_NARROW_TRIP
-    if look.is_watchful:
-        return MAKE_WATCHFUL_TRIP
-    return MAKE_TRIP if outcomes else CLAIM_JOBS
-
-
-def _saving(outcomes: Sequence[Outcome], channel: str) -> dict[str, object]:
-    return {"outcomes": rows.outcomes_json(outcomes), "job_stopped": channel}
 
 
 def _claiming(look: Look, limit: int, claim_id: UUID, claimant: Claimant) -> dict[str, object]:

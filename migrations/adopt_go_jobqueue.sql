@@ -46,6 +46,9 @@ alter table job
         toast.autovacuum_vacuum_scale_factor = 0.01
     );
 
+-- By this it is known that nothing is to be removed from it by itself, unless somebody says so.
+comment on table job is 'taken over from go-jobqueue';
+
 drop trigger if exists job_available_insert_trigger on job;
 drop trigger if exists job_available_update_trigger on job;
 drop trigger if exists job_stopped_trigger on job;

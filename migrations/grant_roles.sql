@@ -3,7 +3,8 @@
 --     jobqueue_enqueuer   adds jobs and bundles. It can neither read, change nor delete any: of its own it sees the ids.
 --                         Of all it sees the types and the unique keys, and can free those whose time is over.
 --     jobqueue_worker     runs jobs, and adds those that follow from them: reads all, changes how far jobs are, and not
---                         what they are (type, payload, origin, bundle). Deletes bundles that asked for it. Pauses types.
+--                         what they are (type, payload, origin, bundle). Deletes bundles that asked for it, and what
+--                         was kept for long enough, or moves it to the archive. Pauses types.
 --                         Keeps the schedules that its code declares, and sees to all of them; removes none.
 --     jobqueue_observer   reads everything, and changes nothing.
 --     jobqueue_manager    all that a service can do: it adds, reads, resets, cancels, pauses and deletes. Not DDL.
@@ -40,7 +41,7 @@ begin
             execute format('create role %I nologin', role_name);
         end if;
         execute format(
-            'revoke all on job, job_bundle, paused_type, schedule, schedule_tick, migration from %I', role_name
+            'revoke all on job, job_bundle, job_archive, paused_type, schedule, schedule_tick, migration from %I', role_name
         );
         execute format('revoke all on schema %I from %I', current_schema(), role_name);
         -- What a service is refused without: it looks whether the schema is what its version needs.
@@ -56,7 +57,8 @@ begin
         'to %I', enqueuer
     );
 
-    execute format('grant select, insert on job, job_bundle to %I', worker);
+    execute format('grant select, insert, delete on job, job_bundle to %I', worker);
+    execute format('grant select, insert, update on job_archive to %I', worker);
     execute format(
         'grant update ('
         'start_at, started_at, worker_alive_at, stopped_at, claim_id, lease, claimed_by, current_retry_count, '
@@ -64,7 +66,7 @@ begin
         'unique_key, unique_key_spent'
         ') on job to %I', worker
     );
-    execute format('grant update (num_jobs, num_jobs_stopped, updated_at), delete on job_bundle to %I', worker);
+    execute format('grant update (num_jobs, num_jobs_stopped, updated_at) on job_bundle to %I', worker);
 
     -- A worker looks at what is paused, and backs off.
     execute format('grant select, insert, update, delete on paused_type to %I', worker);
@@ -72,10 +74,10 @@ begin
     execute format('grant select, insert, update on schedule to %I', worker);
     execute format('grant select, insert, delete on schedule_tick to %I', worker);
 
-    execute format('grant select on job, job_bundle, paused_type, schedule, schedule_tick to %I', observer);
+    execute format('grant select on job, job_bundle, job_archive, paused_type, schedule, schedule_tick to %I', observer);
 
     execute format(
-        'grant select, insert, update, delete on job, job_bundle, paused_type, schedule, schedule_tick to %I', manager
+        'grant select, insert, update, delete on job, job_bundle, job_archive, paused_type, schedule, schedule_tick to %I', manager
     );
 end
 $$;

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ import click
 from rich.console import Console
 
 import jobqueue_pg
+from jobqueue.cli.clean import AgeType, retention_of, run_clean
 from jobqueue.cli.demo.run import run_demo
 from jobqueue.cli.demo.screen import Screen
 from jobqueue.errors import JobQueueError, UnavailableError
@@ -36,11 +38,15 @@ def program() -> None:
     """A job queue on PostgreSQL."""
 
 
-@program.command()
-@click.option(
+_DSN: Final = click.option(
     "--dsn", envvar="JOBQUEUE_DSN", show_envvar=True, help="The database; by default as libpq's variables say."
 )
-@click.option("--schema", default="worker", show_default=True, help="The schema that holds the queue.")
+_SCHEMA: Final = click.option("--schema", default="worker", show_default=True, help="The schema that holds the queue.")
+
+
+@program.command()
+@_DSN
+@_SCHEMA
 @click.option("--adopt", is_flag=True, help="Take over the tables of go-jobqueue 0.5 to 0.7 that the schema holds.")
 def migrate(dsn: str | None, schema: str, *, adopt: bool) -> None:
     """Create the queue's tables, or bring them up to date.
@@ -48,15 +54,51 @@ def migrate(dsn: str | None, schema: str, *, adopt: bool) -> None:
     With --adopt, tables that go-jobqueue is working on become the queue's; it may go on meanwhile. What was broken off
     is finished by the same command.
     """
-    try:
-        with _telling("jobqueue_pg.adoption"):
-            applied = jobqueue_pg.migrate(dsn or "", schema=schema, adopt=adopt)
-    except UnavailableError as error:
-        hint = "" if dsn else " (--dsn, JOBQUEUE_DSN or libpq's PGHOST, PGDATABASE... name the database)"
-        raise click.ClickException(f"{' '.join(str(error).split())}{hint}") from error
+    with _hinting(dsn), _telling("jobqueue_pg.adoption"):
+        applied = jobqueue_pg.migrate(dsn or "", schema=schema, adopt=adopt)
     for name in applied:
         click.echo(f"applied {name}")
     click.echo(f'schema "{schema}" is up to date')
+
+
+@program.command()
+@_DSN
+@_SCHEMA
+@click.option("--succeeded", type=AgeType(), help="How long jobs are kept that have succeeded, such as 7d, 12h or 0.")
+@click.option("--failed", type=AgeType(), help="How long jobs are kept that have failed.")
+@click.option("--cancelled", type=AgeType(), help="How long jobs are kept that were cancelled.")
+@click.option("--type", "types", multiple=True, help="Only jobs of this type, or pattern. May be given several times.")
+@click.option("--archive", is_flag=True, help="Move jobs to the table job_archive.  [default: delete them]")
+@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(
+    dsn: str | None,
+    schema: str,
+    types: tuple[str, ...],
+    *,
+    archive: bool,
+    dry_run: bool,
+    yes: bool,
+    **ages: timedelta | None,
+) -> None:
+    """Remove jobs that stopped long ago.
+
+    Without an age, those are kept that worker pools keep by default: for 7 days, and failed ones for 90. With one, jobs
+    of the other states are kept. Members of bundles go with them, when all are old enough.
+    """
+    retention = retention_of(ages, types, "archive" if archive else "delete")
+    with _hinting(dsn), _telling("jobqueue.cleaner"):
+        run_clean(dsn or "", schema, retention, dry_run=dry_run, sure=yes)
+
+
+@contextmanager
+def _hinting(dsn: str | None) -> Generator[None]:
+    """Where the database cannot be reached, say how it is named."""
+    try:
+        yield
+    except UnavailableError as error:
+        hint = "" if dsn else " (--dsn, JOBQUEUE_DSN or libpq's PGHOST, PGDATABASE... name the database)"
+        raise click.ClickException(f"{' '.join(str(error).split())}{hint}") from error
 
 
 class _Teller(logging.Handler):

@@ -1,15 +1,17 @@
 """The part of the service that reads."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from jobqueue.bundle import JobBundle
+from jobqueue.counting import JobCounts
 from jobqueue.errors import InvalidJobError
+from jobqueue.job_filter import Cursor, JobFilter
 from jobqueue.limits import COUNT, check_id, check_int, check_moment
 from jobqueue.models import Job, State
 from jobqueue.queue_service.opened import Opened
 from jobqueue.status import Status
-from jobqueue.store import Cursor, JobFilter, cursor_after
+from jobqueue.store import cursor_after
 
 
 class Reads(Opened):
@@ -46,14 +48,35 @@ class Reads(Opened):
         type: str | None = None,
         origin: str | None = None,
         bundle_id: UUID | None = None,
+        error: str | None = None,
+        older_than: timedelta | None = None,
+        newer_than: timedelta | None = None,
+        archived: bool = False,
         limit: int = 100,
         after: Job | Cursor | None = None,
     ) -> list[Job]:
         """Read up to *limit* jobs, the newest first."""
         store = self._open_store()
-        which = JobFilter.of(state=state, type=type, origin=origin, bundle_id=bundle_id)
+        which = JobFilter.of(
+            state=state,
+            type=type,
+            origin=origin,
+            bundle_id=bundle_id,
+            error=error,
+            older_than=older_than,
+            newer_than=newer_than,
+            archived=archived,
+        )
         return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=cursor_after(after, store))
 
     def get_status(self) -> Status:
         """Count jobs and bundles."""
         return self._open_store().get_status()
+
+    def count_jobs(self) -> JobCounts:
+        """Count jobs by type and state, some by an estimate."""
+        return self._open_store().counting.count_jobs()
+
+    def oldest_due_age(self) -> dict[str, timedelta]:
+        """Say of each type for how long the first of its jobs has been due."""
+        return self._open_store().counting.oldest_due_age()

@@ -16,6 +16,7 @@ from jobqueue.limits import COUNT, check_int
 from jobqueue.listeners import Listeners
 from jobqueue.notifier import Notifier
 from jobqueue.payload import MAX_PAYLOAD_BYTES
+from jobqueue.queue_service.acts import Acts
 from jobqueue.queue_service.adds import Adds
 from jobqueue.queue_service.hears import Hears
 from jobqueue.queue_service.manages import Manages
@@ -29,7 +30,7 @@ from jobqueue.waiting import Waiting
 _SECONDS_FOR_POOLS: Final = 10.0
 
 
-class QueueService(Adds, Manages, Pauses, Schedules, Hears):
+class QueueService(Adds, Manages, Acts, Pauses, Schedules, Hears):
     """The Service over one Store and one Notifier. Safe for use by many threads."""
 
     def __init__(

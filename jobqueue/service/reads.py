@@ -1,13 +1,14 @@
 """What the service reads."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from jobqueue.bundle import JobBundle
+from jobqueue.counting import JobCounts
+from jobqueue.job_filter import Cursor
 from jobqueue.models import Job, State
 from jobqueue.status import Status
-from jobqueue.store import Cursor
 
 
 class Reads(Protocol):
@@ -40,12 +41,36 @@ class Reads(Protocol):
         type: str | None = None,
         origin: str | None = None,
         bundle_id: UUID | None = None,
+        error: str | None = None,
+        older_than: timedelta | None = None,
+        newer_than: timedelta | None = None,
+        archived: bool = False,
         limit: int = 100,
         after: Job | Cursor | None = None,
     ) -> list[Job]:
-        """Read up to *limit* jobs, the newest first; go on with ``after=`` the last one of the page before."""
+        """Read up to *limit* jobs, the newest first; go on with ``after=`` the last one of the page before.
+
+        *error* is a part of their error messages, in whatever case; *older_than* and *newer_than* are about when they
+        were added. With *archived* it is jobs in the archive that are read, and not those in the queue.
+        """
         ...
 
     def get_status(self) -> Status:
-        """Count jobs and bundles."""
+        """Count jobs and bundles, each of them: that takes a while when there are many."""
+        ...
+
+    def count_jobs(self) -> JobCounts:
+        """Count jobs by type and state, in some milliseconds.
+
+        Where there are many, the numbers of some states are estimates, which ``estimated_states`` names: as a rule
+        succeeded jobs, and of the others those that are more than some thousands.
+        """
+        ...
+
+    def oldest_due_age(self) -> dict[str, timedelta]:
+        """Say of each type that has jobs which are due and wait, for how long the first of them has been due.
+
+        That is since its ``start_at``, or since it was added. It takes as many steps as there are priorities among the
+        waiting jobs of each type.
+        """
         ...

@@ -9,6 +9,7 @@ from jobqueue.claim import Claim
 from jobqueue.health import Health
 from jobqueue.models import Job
 from jobqueue.notifier import Notifier
+from jobqueue.service.acts import Acts
 from jobqueue.service.adds import Adds
 from jobqueue.service.hears import Hears
 from jobqueue.service.manages import Manages
@@ -39,7 +40,7 @@ class AddingMiddleware(Protocol):
         ...
 
 
-class Service(Adds, Reads, Manages, Pauses, Schedules, Hears, Protocol):
+class Service(Adds, Reads, Manages, Acts, Pauses, Schedules, Hears, Protocol):
     """Add, read, reset and delete jobs.
 
     Every method raises ClosedError once the service is closed, but for ``health``, ``detach`` and those that remove

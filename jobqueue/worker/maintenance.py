@@ -1,4 +1,4 @@
-"""The thread that looks after the whole queue: takes jobs up whose workers died, deletes bundles that asked for it."""
+"""The thread that looks after the whole queue: takes jobs up whose workers died, removes what was kept long enough."""
 
 import logging
 import random
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
+from jobqueue.cleaner import Cleaner
 from jobqueue.errors import BackendError, UnavailableError
 from jobqueue.events import JobRescued
 from jobqueue.health import Health, Vital
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Whoever has waited for a bundle, or listens, reads it when it hears of it, or looks twice a second.
 _BUNDLES_KEPT_FOR: Final = timedelta(seconds=2)
+# Trips have one lane less meanwhile.
+_SECONDS_TO_CLEAN: Final = 0.5
 _LONGEST_INTERVAL: Final = timedelta(seconds=15)
 _LONGEST_URGENT_INTERVAL: Final = timedelta(seconds=4)
 
@@ -46,6 +49,8 @@ class Maintenance(StoppableThread):
         self._tell = tell
         self._reaper = health.vital("reaper")
         self._sweeper = health.vital("sweeper of bundles")
+        self._cleaner = Cleaner(store.cleaning, store.retention, keeps_behind=True)
+        self._retention = health.vital("retention")
         self._silence = Silence(settings.dead_for)
         self._is_urgent = True
         self._may_have_bundles = True
@@ -73,6 +78,8 @@ class Maintenance(StoppableThread):
                     self._try(self._make_round, self._reaper)
                     if self._may_have_bundles:
                         self._try(self._delete_bundles, self._sweeper)
+                    if self._cleaner.is_due:
+                        self._try(self._clean, self._retention)
             except UnavailableError as error:
                 logger.debug("maintenance has to wait: %s", error)
 
@@ -102,6 +109,12 @@ class Maintenance(StoppableThread):
     def _delete_bundles(self) -> None:
         # Where some have come to their end, more will.
         self._is_urgent |= self._store.delete_succeeded_bundles(_BUNDLES_KEPT_FOR) > 0
+
+    def _clean(self) -> None:
+        removed = self._cleaner.go_on(_SECONDS_TO_CLEAN)
+        self._is_urgent |= self._cleaner.is_due
+        if removed.jobs or removed.bundles:
+            logger.debug("removed %d jobs and %d bundles that were kept for long enough", removed.jobs, removed.bundles)
 
     def _silence_counts(self, now: datetime) -> bool:
         # Who was cut off cannot tell whether the others were silent, or it was deaf.

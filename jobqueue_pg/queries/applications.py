@@ -1,7 +1,6 @@
 """Statements for applications: add and read."""
 
-from collections.abc import Mapping
-from typing import Final, LiteralString
+from typing import Final
 
 from jobqueue_pg.queries.columns import BUNDLE_COLUMNS, JOB_COLUMNS, NOW, STATE
 
@@ -114,51 +113,6 @@ order by j.started_at, j.id
 GET_JOBS_WITH_ERRORS: Final = f"""
 select {JOB_COLUMNS} from {{schema}}.job j where j.error_msg is not null order by j.stopped_at, j.id
 """
-
-# The place to go on after is that of the row, as long as it is there: what was read of it may be rounded.
-_LISTED: Final[Mapping[str, LiteralString]] = {
-    "after_id": """(j.created_at, j.id) < (
-      coalesce(
-        (select a.created_at from {schema}.job a where a.id = %(after_id)s::uuid), %(after_created_at)s::timestamptz
-      ),
-      %(after_id)s::uuid
-    )""",
-    "type": 'j."type" = %(type)s',
-    "origin": "j.origin = %(origin)s",
-    "bundle_id": "j.bundle_id = %(bundle_id)s",
-}
-
-# The same as STATE, in terms of the columns that there are statistics of, and indexes.
-_NOT_STOPPED: Final = "j.cancelled_at is null and j.stopped_at is null"
-_STOPPED: Final = "j.cancelled_at is null and j.stopped_at is not null"
-_LISTED_IN_STATE: Final[Mapping[str, LiteralString]] = {
-    "cancelled": "j.cancelled_at is not null",
-    "failed": f"{_STOPPED} and j.error_msg is not null",
-    "succeeded": f"{_STOPPED} and j.error_msg is null",
-    "running": f"{_NOT_STOPPED} and j.started_at is not null",
-    "retrying": f"{_NOT_STOPPED} and j.started_at is null and j.run_count > 0",
-    "scheduled": f"{_NOT_STOPPED} and j.started_at is null and j.run_count <= 0 and j.start_at > {NOW}",
-    "available": f"{_NOT_STOPPED} and j.started_at is null and j.run_count <= 0"
-    f" and (j.start_at is null or j.start_at <= {NOW})",
-}
-
-
-def list_jobs(parameters: Mapping[str, object]) -> LiteralString:
-    """Return the statement that lists the jobs for which all those *parameters* hold that are not None.
-
-    One statement for all of them would be planned for none, and could use no index.
-    """
-    conditions: list[LiteralString] = [condition for name, condition in _LISTED.items() if parameters[name] is not None]
-    if (state := parameters["state"]) is not None:
-        conditions.append(_LISTED_IN_STATE[str(state)])
-    which: LiteralString = " and ".join(conditions) or "true"
-    return f"""
-select {JOB_COLUMNS} from {{schema}}.job j
-where {which}
-order by j.created_at desc, j.id desc
-limit %(limit)s
-"""
-
 
 # The columns that make a state, in two steps: of how many states there may be, the planner has an idea then, and does
 # not sort the table.

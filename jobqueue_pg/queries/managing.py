@@ -41,12 +41,12 @@ told_of_jobs as materialized (
 _COUNT_RESET: Final = move_counters("""
   select bundle_id, 0 as jobs, -count(*)::int as stopped from target where counted and bundle_id is not null group by 1
 """)
-_RESET_BEFORE: Final = f"""
+RESET_BEFORE: Final = f"""
 with target as materialized (
   select {_TARGET_COLUMNS}, j.unique_key, j.unique_key_spent, j.unique_until
   from {{schema}}.job j
   where """
-_RESET_AFTER: Final = f"""
+RESET_AFTER: Final = f"""
   order by j.id
   for no key update
 ),
@@ -77,10 +77,9 @@ where j.id = any(array(select id from target))
   and (select count(*) from told) + (select count(*) from told_of_jobs) >= 0
 returning j.id
 """
-RESET_JOBS: Final = f"{_RESET_BEFORE} j.id = any(%(ids)s::uuid[]) {_RESET_AFTER}"
-REPLAY_JOBS: Final = f"""{_RESET_BEFORE}
-  j.id = any(%(ids)s::uuid[]) and j.stopped_at is not null and j.error_msg is not null and j.cancelled_at is null
-{_RESET_AFTER}"""
+RESET_JOBS: Final = f"{RESET_BEFORE} j.id = any(%(ids)s::uuid[]) {RESET_AFTER}"
+HAS_FAILED: Final = "j.stopped_at is not null and j.error_msg is not null and j.cancelled_at is null"
+REPLAY_JOBS: Final = f"{RESET_BEFORE} j.id = any(%(ids)s::uuid[]) and {HAS_FAILED} {RESET_AFTER}"
 
 # --- cancelling and rescheduling --------------------------------------------------------------------------------------
 
@@ -142,12 +141,12 @@ _COUNT_DELETED: Final = move_counters("""
   where bundle_id is not null
   group by 1
 """)
-_DELETE_JOBS_BEFORE: Final = f"""
+DELETE_BEFORE: Final = f"""
 with target as materialized (
   select {_TARGET_COLUMNS}
   from {{schema}}.job j
   where """
-_DELETE_JOBS_AFTER: Final = f"""
+DELETE_AFTER: Final = f"""
   order by j.id
   for update
 ),
@@ -157,9 +156,9 @@ delete from {{schema}}.job j
 where j.id = any(array(select id from target)) and (select count(*) from told) >= 0
 returning j.id
 """
-DELETE_JOBS: Final = f"{_DELETE_JOBS_BEFORE} j.id = any(%(ids)s::uuid[]) {_DELETE_JOBS_AFTER}"
-DELETE_JOBS_FROM_ORIGIN: Final = f"{_DELETE_JOBS_BEFORE} j.origin = %(origin)s {_DELETE_JOBS_AFTER}"
-DELETE_JOBS_OF_TYPE: Final = f'{_DELETE_JOBS_BEFORE} j."type" = %(type)s {_DELETE_JOBS_AFTER}'
+DELETE_JOBS: Final = f"{DELETE_BEFORE} j.id = any(%(ids)s::uuid[]) {DELETE_AFTER}"
+DELETE_JOBS_FROM_ORIGIN: Final = f"{DELETE_BEFORE} j.origin = %(origin)s {DELETE_AFTER}"
+DELETE_JOBS_OF_TYPE: Final = f'{DELETE_BEFORE} j."type" = %(type)s {DELETE_AFTER}'
 DELETE_FINISHED_JOBS: Final = """
 with target as materialized (
   select j.id

@@ -6,38 +6,34 @@ from jobqueue_pg.queries.columns import NOW
 from jobqueue_pg.queries.counters import move_counters
 from jobqueue_pg.queries.uniqueness import keys_after_end
 
-_COUNT_SAVED: Final = move_counters("""
+COUNT_SAVED: Final = move_counters("""
   select bundle_id, 0 as jobs, count(*)::int as stopped from saved where stops and bundle_id is not null group by 1
 """)
 
-# Save outcomes, each only while its claim is still the row's. `locked` takes the jobs in order, as they are by then;
-# `moved` counts, for each bundle once, the members that have really stopped by this statement.
-#
-# `id = any(array(...))` and not a join, here as below: joins are planned for a share of the table, and a plan that was
-# made when that was small goes on reading all of it.
-SAVING: Final = f"""
+# What a run leaves behind in the row of its job.
+ATTEMPT_ERRORS: Final = f"""case
+      when o.attempt is null then j.attempt_errors
+      else
+        case when jsonb_array_length(j.attempt_errors) >= 20 then j.attempt_errors - 0
+          else coalesce(j.attempt_errors, '[]') end
+        || (pg_catalog.jsonb_build_object('at', {NOW}, 'run', j.run_count + 1) || o.attempt)
+    end"""
+RETRY_COUNT: Final = """case
+      when o.kind = 'retry' then j.current_retry_count + 1
+      when o.kind in ('failed', 'discarded') then greatest(j.current_retry_count, j.max_retry_count)
+      else j.current_retry_count
+    end"""
+
+OUTCOMES: Final = """
 outcome as materialized (
   select *
   from jsonb_to_recordset(%(outcomes)s::jsonb) as o(
     id uuid, started_at timestamptz, claim_id uuid, kind text, result jsonb, error_msg text, error_data jsonb,
     attempt jsonb, delay float8, start_at timestamptz
   )
-),
-locked as materialized (
-  select j.id, j.started_at, j.claim_id, j.stopped_at
-  from {{schema}}.job j
-  where j.id = any(array(select id from outcome))
-  order by j.id
-  for no key update
-),
-owned as materialized (
-  select o.*, o.kind in ('finished', 'failed', 'discarded') as stops
-  from outcome o
-  join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id
-  where l.stopped_at is null
-),
-saved as (
-  update {{schema}}.job j
+)"""
+
+SAVE: Final = f"""update {{schema}}.job j
   set
     started_at = case when o.stops then j.started_at end,
     claim_id = case when o.stops then j.claim_id end,
@@ -54,18 +50,8 @@ saved as (
     result = o.result,
     error_msg = o.error_msg,
     error_data = o.error_data,
-    attempt_errors = case
-      when o.attempt is null then j.attempt_errors
-      else
-        case when jsonb_array_length(j.attempt_errors) >= 20 then j.attempt_errors - 0
-          else coalesce(j.attempt_errors, '[]') end
-        || (pg_catalog.jsonb_build_object('at', {NOW}, 'run', j.run_count + 1) || o.attempt)
-    end,
-    current_retry_count = case
-      when o.kind = 'retry' then j.current_retry_count + 1
-      when o.kind in ('failed', 'discarded') then greatest(j.current_retry_count, j.max_retry_count)
-      else j.current_retry_count
-    end,
+    attempt_errors = {ATTEMPT_ERRORS},
+    current_retry_count = {RETRY_COUNT},
     run_count = case when o.kind in ('released', 'rescued') then j.run_count else j.run_count + 1 end,
     rescue_count = case when o.kind = 'rescued' then j.rescue_count + 1 else j.rescue_count end,
     updated_at = {NOW},{keys_after_end("o.stops", "o.kind = 'failed'")}
@@ -81,9 +67,31 @@ saved as (
       then pg_catalog.pg_notify(%(job_stopped)s, pg_catalog.json_build_object(
         'id', j.id, 'type', left(j."type", 100), 'origin', left(j.origin, 100), 'willRetry', o.kind = 'retry')::text
       )::text
-    end as told
+    end as told"""
+
+# Save outcomes, each only while its claim is still the row's. `locked` takes the jobs in order, as they are by then;
+# `moved` counts, for each bundle once, the members that have really stopped by this statement.
+#
+# `id = any(array(...))` and not a join, here as below: joins are planned for a share of the table, and a plan that was
+# made when that was small goes on reading all of it.
+SAVING: Final = f"""{OUTCOMES},
+locked as materialized (
+  select j.id, j.started_at, j.claim_id, j.stopped_at
+  from {{schema}}.job j
+  where j.id = any(array(select id from outcome))
+  order by j.id
+  for no key update
 ),
-{_COUNT_SAVED}
+owned as materialized (
+  select o.*, o.kind in ('finished', 'failed', 'discarded') as stops
+  from outcome o
+  join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id
+  where l.stopped_at is null
+),
+saved as (
+  {SAVE}
+),
+{COUNT_SAVED}
 """
 
 SAVE_OUTCOMES: Final = f"with {SAVING} select id from saved"

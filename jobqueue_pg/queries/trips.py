@@ -15,7 +15,7 @@ from jobqueue_pg.queries.saving import SAVING
 # Rows are ('refused', null, id) for outcomes whose claims were lost, ('claimed', null, job...) and, at last, the aside.
 # The order of the branches is the order of locks: all outcomes with their bundles are saved before the first claim,
 # which never waits for a lock, is made.
-_SAVED_AND_CLAIMED: Final = f"""
+SAVED_AND_CLAIMED: Final = f"""
 select 'refused', null::float8, o.id, {NO_JOB}
 from outcome o
 where (select count(*) from moved) >= 0 and not exists (select from saved s where s.id = o.id)
@@ -24,9 +24,9 @@ select 'claimed', null, c.* from claimed c
 union all
 """
 
-MAKE_TRIP: Final = f"with recursive {CLAIMING}, {SAVING} {_SAVED_AND_CLAIMED} {ASIDE}"
+MAKE_TRIP: Final = f"with recursive {CLAIMING}, {SAVING} {SAVED_AND_CLAIMED} {ASIDE}"
 
 # The same, if the next trip may be a narrow one.
-MAKE_WATCHFUL_TRIP: Final = f"with recursive {CLAIMING}, {SAVING} {_SAVED_AND_CLAIMED} {WATCHFUL_ASIDE}"
+MAKE_WATCHFUL_TRIP: Final = f"with recursive {CLAIMING}, {SAVING} {SAVED_AND_CLAIMED} {WATCHFUL_ASIDE}"
 
-MAKE_NARROW_TRIP: Final = f"with {NARROW_CLAIMING}, {SAVING} {_SAVED_AND_CLAIMED} {NARROW_ASIDE}"
+MAKE_NARROW_TRIP: Final = f"with {NARROW_CLAIMING}, {SAVING} {SAVED_AND_CLAIMED} {NARROW_ASIDE}"

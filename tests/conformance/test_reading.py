@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from jobqueue import JobBundleNotFoundError, JobNotFoundError, State
+from jobqueue.job_filter import Cursor, JobFilter
 from jobqueue.outcomes import Outcome, RunError
-from jobqueue.store import Cursor, JobFilter
 from tests.conformance.acts import FUTURE, HOUR, PAST, SECOND
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import START, make_job

@@ -72,6 +72,12 @@ REFUSED: Final[Mapping[str, Callable[[Any], object]]] = {
     "get_schedule_ticks": lambda service: service.get_schedule_ticks("s"),
     "tick_schedules": lambda service: service.tick_schedules(),
     "attach": lambda service: service.attach(DEPENDENT),
+    "count_jobs": lambda service: service.count_jobs(),
+    "oldest_due_age": lambda service: service.oldest_due_age(),
+    "replay_jobs": lambda service: service.replay_jobs(),
+    "delete_jobs": lambda service: service.delete_jobs(type="t"),
+    "clean": lambda service: service.clean(),
+    "count_old_jobs": lambda service: service.count_old_jobs(),
     "close": lambda service: service.close(),
 }
 TAKEN: Final[Mapping[str, Callable[[Any], object]]] = {

@@ -10,6 +10,7 @@ import pytest
 from jobqueue import Job, Registry
 from jobqueue_pg.database import Database
 from jobqueue_pg.queries.claiming import CLAIM_JOBS
+from jobqueue_pg.queries.cleaning import FIND_OLD_BUNDLES, FIND_OLD_JOBS
 from jobqueue_pg.queries.maintaining import LOOK_AROUND, REAP_JOBS, SWEEP_CLAIMS
 from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_WATCHFUL_TRIP
 from tests.fixtures.waiting import wait_until
@@ -92,7 +93,10 @@ def test_who_waits_makes_one_statement_at_a_time(workers: Workers, registry: Reg
     wait_until(lambda: seen.seconds() > DEAD_FOR.total_seconds() and seen.statements.count(LOOK_AROUND) >= 5, PATIENCE)
     assert pool.finish(PATIENCE)
     seconds, statements = seen.seconds(), seen.statements
-    assert set(statements) <= {*TRIPS, LOOK_AROUND, SWEEP_CLAIMS}
+    assert set(statements) <= {*TRIPS, LOOK_AROUND, SWEEP_CLAIMS, FIND_OLD_JOBS, FIND_OLD_BUNDLES}
+    # For what is old enough a process looks after half a minute or more, and then every few minutes.
+    assert statements.count(FIND_OLD_JOBS) <= 1
+    assert statements.count(FIND_OLD_BUNDLES) <= 1
     assert seen.loans == len(statements)
     assert sum(statement in TRIPS for statement in statements) <= seconds / POLL_INTERVAL.total_seconds() + 5
     # They come at times that are spread by a fifth.

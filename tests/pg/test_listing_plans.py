@@ -1,18 +1,20 @@
 """What lists of jobs read: about as much as they show, by the indexes that there are, whatever filters are given."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString
 
+import attrs
 import psycopg
 import pytest
 from psycopg import sql
 
 from jobqueue import State
+from jobqueue.job_filter import JobFilter
 from jobqueue.models import new_id
 from jobqueue_pg.database import _ready
-from jobqueue_pg.queries import applications
+from jobqueue_pg.queries import applications, counting, listing
 from tests.fixtures.pg import fresh_database
 
 JOBS: Final = 20_000
@@ -35,7 +37,10 @@ from generate_series(1, %(jobs)s - 20) n;
 """
 
 NOTHING: Final[dict[str, object]] = {
-    **dict.fromkeys(("state", "type", "origin", "bundle_id", "after_id", "after_created_at")),
+    **dict.fromkeys(attrs.asdict(JobFilter())),
+    "archived": False,
+    "after_id": None,
+    "after_created_at": None,
     "limit": 10,
 }
 BUNDLE = "c4ca4238-a0b9-2382-0dcc-509a6f75849b"
@@ -47,6 +52,10 @@ FILTERS: Final[dict[str, tuple[dict[str, object], str]]] = {
     ),
     "a type": ({"type": "t"}, "job_created_at_idx"),
     "an origin": ({"origin": "o"}, "job_created_at_idx"),
+    "an age": ({"older_than": timedelta(minutes=5), "newer_than": timedelta(hours=1)}, "job_created_at_idx"),
+    "a text in errors": ({"error": "brok"}, "job_error_idx"),
+    "a text in errors that is nowhere": ({"error": "zzz", "state": State.FAILED}, "job_error_idx"),
+    "ids": ({"ids": [new_id()]}, "job_pkey"),
     "a bundle": ({"bundle_id": BUNDLE}, "job_bundle_id_idx"),
     **{state: ({"state": state}, "job_created_at_idx") for state in (State.SUCCEEDED, State.FAILED)},
     **{state: ({"state": state}, "job_claim_idx") for state in (State.AVAILABLE, State.SCHEDULED, State.RETRYING)},
@@ -84,12 +93,32 @@ def nodes_of(connection: "psycopg.Connection[Any]", statement: LiteralString, va
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_lists_use_indexes(connection: "psycopg.Connection[Any]", name: str) -> None:
+@pytest.mark.parametrize("statement", [listing.list_jobs, listing.find_jobs])
+def test_lists_use_indexes(
+    connection: "psycopg.Connection[Any]", name: str, statement: Callable[[Any], LiteralString]
+) -> None:
     """Each filter is read by the index that leads to its few jobs, or else by the one that has the newest first."""
     given, index = FILTERS[name]
     values = {**NOTHING, **given}
-    nodes = nodes_of(connection, applications.list_jobs(values), values)
+    nodes = nodes_of(connection, statement(values), values)
     assert index in {node.get("Index Name") for node in nodes}
+    assert not any("Seq Scan" in node["Node Type"] for node in nodes)
+
+
+COUNTS: Final[dict[str, tuple[LiteralString, str]]] = {
+    "waiting": (counting.COUNT_WAITING, "job_claim_idx"),
+    "with errors": (counting.COUNT_WITH_ERRORS, "job_error_idx"),
+    "newest claims": (counting.COUNT_NEWEST_CLAIMS, "job_started_at_idx"),
+    "oldest due": (counting.FIND_OLDEST_DUE, "job_claim_idx"),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_is_counted_at_once_is_found_by_an_index(connection: "psycopg.Connection[Any]", name: str) -> None:
+    """No count of a few jobs reads the table."""
+    statement, index = COUNTS[name]
+    nodes = nodes_of(connection, statement, {"most": 50, "most_in_all": 100})
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} == {index}
     assert not any("Seq Scan" in node["Node Type"] for node in nodes)
 
 

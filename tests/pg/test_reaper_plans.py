@@ -1,18 +1,22 @@
-"""What the reaper's statements read: the claims that they are about, and none of the jobs that have ended since."""
+"""What the statements of maintenance read: the rows that they are about, and none of the others that have ended."""
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from jobqueue.models import new_id
+from jobqueue.retention import Retention
 from jobqueue_pg.database import _ready
 from jobqueue_pg.pool import _WORKER_SETTINGS
-from jobqueue_pg.queries import maintaining
+from jobqueue_pg.queries import cleaning, maintaining, removing
+from jobqueue_pg.retention import rules_json
 from tests.fixtures.pg import fresh_database
 
 JOBS: Final = 20_000
@@ -44,12 +48,35 @@ LOOK: Final = {
     "in_doubt_after": 2 / 3,
     "kept_for": timedelta(seconds=2),
 }
+OLD: Final = {
+    "ids": [*IDS, UUID("f0000000-0000-0000-0000-000000000000")],
+    "rules": rules_json(Retention(succeeded=timedelta(0), by_type={"a:*": {"failed": DEAD_FOR}})),
+    "youngest": DEAD_FOR,
+    "kept_empty": DEAD_FOR,
+}
+OLD_JOBS: Final = {**OLD, "after": "-infinity", "after_id": UUID(int=0), "number": 100, "behind": DEAD_FOR}
+SAVED: Final = {
+    "outcomes": json.dumps(
+        [{"id": str(id), "started_at": str(NOW), "claim_id": str(IDS[0]), "kind": "finished"} for id in IDS]
+    ),
+    "rules": OLD["rules"],
+    "job_stopped": "job_stopped",
+}
 STATEMENTS: Final[dict[str, tuple[LiteralString, dict[str, Any]]]] = {
     "look around": (maintaining.LOOK_AROUND, LOOK),
     "look around for the first time": (maintaining.LOOK_AROUND, {**LOOK, "since": None}),
     "sweep claims at the top": (maintaining.SWEEP_CLAIMS, {"below": "infinity", "number": 100}),
     "sweep claims below": (maintaining.SWEEP_CLAIMS, {"below": str(NOW - timedelta(hours=5)), "number": 100}),
     "delete succeeded bundles": (maintaining.DELETE_SUCCEEDED_BUNDLES, {"kept_for": timedelta(seconds=2)}),
+    "find old jobs": (cleaning.FIND_OLD_JOBS, OLD_JOBS),
+    "find old jobs further on": (cleaning.FIND_OLD_JOBS, {**OLD_JOBS, "after": "2020-01-01", "after_id": IDS[0]}),
+    "delete old jobs": (cleaning.DELETE_OLD_JOBS, OLD),
+    "archive old jobs": (cleaning.ARCHIVE_OLD_JOBS, OLD),
+    "find old bundles": (cleaning.FIND_OLD_BUNDLES, {**OLD, "after_id": UUID(int=0), "number": 100}),
+    "delete old bundles": (cleaning.DELETE_OLD_BUNDLES, OLD),
+    "archive old bundles": (cleaning.ARCHIVE_OLD_BUNDLES, OLD),
+    "save outcomes and delete": (removing.SAVE_OUTCOMES_AND_DELETE, SAVED),
+    "save outcomes and archive": (removing.SAVE_OUTCOMES_AND_ARCHIVE, SAVED),
     "reap jobs": (maintaining.REAP_JOBS, {"ids": IDS, "judged_at": NOW, "dead_for": DEAD_FOR, "max_rescues": 3}),
 }
 

@@ -48,7 +48,7 @@ def test_version():
     assert "0.1.0" in result.output
 
 
-@pytest.mark.parametrize("args", [["--help"], ["migrate", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize("args", [["--help"], ["migrate", "--help"], ["clean", "--help"], ["demo", "--help"]])
 def test_help(args):
     """Every command explains itself."""
     result = run(*args)
@@ -61,6 +61,9 @@ def test_help(args):
     [
         ["no-such-command"],
         ["migrate", "--no-such-option"],
+        ["clean", "--succeeded", "7"],
+        ["clean", "--failed", "-1d"],
+        ["clean", "--cancelled", "d"],
         ["demo", "--threads", "0"],
         ["demo", "--threads", "x"],
         ["demo", "--keep", __file__],
@@ -78,7 +81,7 @@ def test_usage_errors(args):
 # --- errors
 
 
-@pytest.mark.parametrize("command", ["migrate", "demo"])
+@pytest.mark.parametrize("command", ["migrate", "clean", "demo"])
 @pytest.mark.parametrize(
     ("dsn", "expected"), [(NOBODY, "Connection refused"), ("rubbish", "not a PostgreSQL connection string")]
 )
@@ -91,9 +94,10 @@ def test_a_wrong_dsn_is_told_in_a_line(command, dsn, expected):
     assert error.count("\n") == 1
 
 
-def test_without_a_dsn_the_message_says_how_to_give_one(no_database):
+@pytest.mark.parametrize("command", ["migrate", "clean"])
+def test_without_a_dsn_the_message_says_how_to_give_one(no_database, command):
     """Where nothing names a database, the message says what does."""
-    result = run("migrate")
+    result = run(command)
     assert result.exit_code == 1
     assert "--dsn, JOBQUEUE_DSN" in result.output
 

@@ -11,6 +11,7 @@ from jobqueue.backends.memory.shared import shared_queues
 from jobqueue.backends.memory.store import MemoryStore
 from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.queue_service import QueueService
+from jobqueue.retention import Retention, check_retention
 from jobqueue.settings import WorkerSettings
 
 _DEFAULT_SETTINGS: Final = WorkerSettings()
@@ -22,13 +23,16 @@ def connect(
     *,
     settings: WorkerSettings = _DEFAULT_SETTINGS,
     origin: str | None = None,
+    retention: Retention | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> QueueService:
     """Open a service on a queue in the memory of this process.
 
     ``memory://`` is a new, empty queue. ``memory://name`` is one that all services of this process share which are open
     under that name; the last one to close lets it go, with all that is in it. A job cannot be added in somebody's
-    transaction: ``connection=`` raises a TypeError.
+    ``connection=`` raises a TypeError.
+
+    *retention* says how long jobs are kept after they have stopped; None: as ``Retention()`` does.
 
     Raises:
         ValueError: *url* has more in it than a name of letters, digits, ``_``, ``.`` and ``-``.
@@ -36,12 +40,13 @@ def connect(
     """
     if not isinstance(settings, WorkerSettings):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
         raise TypeError(f"settings must be WorkerSettings(...), not {settings!r}")
+    check_retention(retention)
     name = _name_in(url)
     queue = shared_queues.open(name) if name else MemoryQueue()
     give_back = partial(shared_queues.close, name) if name else _nothing
     try:
         return QueueService(
-            store=MemoryStore(queue, on_close=give_back),
+            store=MemoryStore(queue, retention=retention or Retention(), on_close=give_back),
             notifier=MemoryNotifier(queue),
             settings=settings,
             origin=origin,

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import attrs
+
 from jobqueue.backends.memory.lanes import Lanes
 from jobqueue.backends.memory.paused import Paused
 from jobqueue.bundle import JobBundle
@@ -28,6 +30,8 @@ class Rows:
         """Of each schedule: by their moments, and whether they are by hand."""
         self._members: dict[UUID, dict[UUID, None]] = {}
         self._holders: dict[tuple[str, str], UUID] = {}
+        self.archived: dict[UUID, Job] = {}
+        """Jobs that have left the queue, as they were in the end."""
 
     def find(self, ids: Iterable[UUID]) -> list[Job]:
         """Return those of the jobs that are there, by id."""
@@ -89,6 +93,19 @@ class Rows:
     def _free_key(self, job: Job | None) -> None:
         if job is not None and job.unique_key is not None:
             del self._holders[job.type, job.unique_key]
+
+    def archive(self, jobs: Iterable[Job]) -> None:
+        """Keep a copy of jobs that are to be removed, without their claims and keys."""
+        for job in jobs:
+            self.archived[job.id] = attrs.evolve(
+                job,
+                claim_id=None,
+                worker_alive_at=None,
+                unique_key=None,
+                unique_key_spent=None,
+                unique_for=None,
+                unique_until=None,
+            )
 
     def remove_bundle(self, bundle_id: UUID) -> None:
         """Remove a bundle; its members are jobs that belong to nothing any more."""

@@ -1,6 +1,5 @@
 """Jobs and bundles in memory, as applications use them: each method is one look at the rows, or one change."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from heapq import nlargest
@@ -10,7 +9,10 @@ from uuid import UUID
 import attrs
 
 from jobqueue.backends.memory import transitions
+from jobqueue.backends.memory.acting import MemoryActing, by_age, has_failed, is_meant
+from jobqueue.backends.memory.cleaning import MemoryCleaning
 from jobqueue.backends.memory.conflicts import Conflicts, first_of_free_keys
+from jobqueue.backends.memory.counting import MemoryCounting
 from jobqueue.backends.memory.pauses import MemoryPauses
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.schedules import MemorySchedules
@@ -18,10 +20,11 @@ from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.worker_store import MemoryWorkerStore, refuse_atomic_handlers
 from jobqueue.bundle import JobBundle, JobDesc
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, PayloadError
-from jobqueue.models import Fence, Job, State
+from jobqueue.job_filter import Cursor, JobFilter
+from jobqueue.models import Fence, Job
 from jobqueue.payload import RawJSON, dump_json, load_json
+from jobqueue.retention import KEEP_ALL, Retention
 from jobqueue.status import Status
-from jobqueue.store import Cursor, JobFilter
 from jobqueue.uniqueness import OnConflict
 
 
@@ -36,6 +39,7 @@ class MemoryStore:
         self,
         queue: MemoryQueue,
         *,
+        retention: Retention = KEEP_ALL,
         now: Callable[[], datetime | None] = lambda: None,
         on_close: Callable[[], None] = lambda: None,
         schedules: type[MemorySchedules] = MemorySchedules,
@@ -44,6 +48,10 @@ class MemoryStore:
         self._schedules = schedules
         self.schedules: Final = schedules(self._session)
         self._on_close = on_close
+        self.retention = retention
+        self.cleaning = MemoryCleaning(self._session)
+        self.acting = MemoryActing(self._session)
+        self.counting = MemoryCounting(self._session)
 
     # --- adding
 
@@ -144,24 +152,24 @@ class MemoryStore:
         """Read the newest jobs, or those that follow the place *after*."""
         place = None if after is None else self._place(after)
         now = self._session.moment()
-        found = self._jobs(lambda job: _is_wanted(job, which, now) and (place is None or _by_age(job) < place))
-        return nlargest(limit, found, key=_by_age)
+        with self._session.reading() as rows:
+            jobs = list((rows.archived if which.archived else rows.jobs).values())
+        found = [job for job in jobs if is_meant(job, which, now) and (place is None or by_age(job) < place)]
+        return nlargest(limit, found, key=by_age)
 
     def _place(self, after: Cursor) -> Cursor:
         """Return the place that the row shows, as long as it is there."""
         for job in self.get_jobs([after[1]]):
-            return _by_age(job)
+            return by_age(job)
         return after
 
     def get_status(self) -> Status:
         """Count everything."""
-        now = self._session.moment()
         with self._session.reading() as rows:
-            jobs, num_job_bundles, paused = list(rows.jobs.values()), len(rows.bundles), rows.paused.holding(now)
-        counts: dict[str, dict[State, int]] = {}
-        for (job_type, state), number in sorted(Counter((job.type, _state(job, now)) for job in jobs).items()):
-            counts.setdefault(job_type, {})[state] = number
-        return Status(num_jobs=len(jobs), num_job_bundles=num_job_bundles, by_type_and_state=counts, paused=paused)
+            num_jobs, num_job_bundles = len(rows.jobs), len(rows.bundles)
+            paused = rows.paused.holding(self._session.moment())
+        counts = self.counting.count_jobs().by_type_and_state
+        return Status(num_jobs=num_jobs, num_job_bundles=num_job_bundles, by_type_and_state=counts, paused=paused)
 
     def _jobs(self, is_wanted: Callable[[Job], bool]) -> list[Job]:
         with self._session.reading() as rows:
@@ -176,7 +184,7 @@ class MemoryStore:
 
     def replay_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Make those of the jobs that have failed as good as new."""
-        return self._reset(job_ids, lambda job: job.stopped and job.has_error and job.cancelled_at is None)
+        return self._reset(job_ids, has_failed)
 
     def _reset(self, job_ids: Iterable[UUID], is_wanted: Callable[[Job], bool]) -> frozenset[UUID]:
         with self._session.changing() as change:
@@ -289,7 +297,8 @@ class MemoryStore:
         """Return the same rows for one worker pool."""
         if atomic_connections:
             refuse_atomic_handlers()
-        return MemoryWorkerStore(Session(self._session.queue, self._session.now), self._schedules)
+        session = Session(self._session.queue, self._session.now)
+        return MemoryWorkerStore(session, self._schedules, retention=self.retention)
 
     def close(self) -> None:
         """Let go of the queue."""
@@ -303,22 +312,6 @@ def _ids(jobs: Iterable[Job]) -> frozenset[UUID]:
 
 def _is_before(moment: datetime | None, other: datetime) -> bool:
     return moment is not None and moment < other
-
-
-def _is_wanted(job: Job, which: JobFilter, now: datetime) -> bool:
-    return (
-        (which.type is None or job.type == which.type)
-        and (which.origin is None or job.origin == which.origin)
-        and (which.bundle_id is None or job.bundle_id == which.bundle_id)
-        and (which.state is None or _state(job, now) is which.state)
-    )
-
-
-def _state(job: Job, now: datetime) -> State:
-    """Return what Job.state is at the moment *now*."""
-    if job.state not in {State.SCHEDULED, State.AVAILABLE}:
-        return job.state
-    return State.AVAILABLE if transitions.is_due(job, now) else State.SCHEDULED
 
 
 def _as_read(desc: JobDesc) -> JobDesc:
@@ -343,7 +336,3 @@ def _by_claim(job: Job) -> tuple[Any, ...]:
 
 def _by_end(job: Job) -> tuple[Any, ...]:
     return (job.stopped_at, job.id)
-
-
-def _by_age(job: Job) -> tuple[Any, ...]:
-    return (job.created_at, job.id)

@@ -9,6 +9,7 @@ import attrs
 
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
+from jobqueue.backends.memory.cleaning import MemoryCleaning, holds_key, remove
 from jobqueue.backends.memory.schedules import MemorySchedules
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.wanted import Wanted
@@ -16,15 +17,24 @@ from jobqueue.bundle import JobBundle
 from jobqueue.errors import RegistrationError
 from jobqueue.models import Fence, Job, new_id
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue, Trip
+from jobqueue.retention import KEEP_ALL, Retention
 from jobqueue.store import IN_DOUBT_AFTER, Round, SilenceCounts, always_counts
 
 
 class MemoryWorkerStore:
     """The WorkerStore over a MemoryQueue."""
 
-    def __init__(self, session: Session, schedules: type[MemorySchedules] = MemorySchedules) -> None:
+    def __init__(
+        self,
+        session: Session,
+        schedules: type[MemorySchedules] = MemorySchedules,
+        *,
+        retention: Retention = KEEP_ALL,
+    ) -> None:
         self._session = session
         self.schedules: Final = schedules(session)
+        self.retention = retention
+        self.cleaning = MemoryCleaning(session)
 
     def make_trip(
         self,
@@ -42,7 +52,7 @@ class MemoryWorkerStore:
         with self._session.changing() as change:
             backed_off = change.rows.paused.backed_off()
             claimed, next_due_in = _claim(change, Wanted.of(types, without), limit, claimant)
-            saved = _save(change, outcomes)
+            saved = self._save(change, outcomes)
             return Trip(saved=saved, claimed=claimed, next_due_in=next_due_in, backed_off=backed_off)
 
     def claim_jobs(self, types: Sequence[str], limit: int, claimant: Claimant) -> tuple[Job, ...]:
@@ -52,7 +62,13 @@ class MemoryWorkerStore:
     def save_outcomes(self, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
         """Save *outcomes*; return the ids of the jobs for which it was done."""
         with self._session.changing() as change:
-            return _save(change, outcomes)
+            return self._save(change, outcomes)
+
+    def _save(self, change: Change, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
+        saved = _save(change, outcomes)
+        if self.retention.removes_at_once:
+            remove(change, _not_kept(change.rows.find(saved), self.retention), self.retention)
+        return saved
 
     def handler_transaction(self) -> NoReturn:
         """Refuse."""
@@ -157,6 +173,13 @@ def _save(change: Change, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
             change.update_job(job, transitions.saved(job, outcome, change.now))
             saved.add(job.id)
     return frozenset(saved)
+
+
+def _not_kept(jobs: Iterable[Job], retention: Retention) -> list[Job]:
+    """Return those of the jobs that are removed when they stop."""
+    zero = timedelta(0)
+    stopped = [job for job in jobs if job.stopped and job.bundle_id is None and not holds_key(job, job.stopped_at)]
+    return [job for job in stopped if retention.age_for(job) == zero]
 
 
 def _silent(change: Change, dead_for: timedelta, *, share: float = 1) -> list[Job]:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 from jobqueue import DuplicateJobError, Job, JobBundle, JobDesc, State
+from jobqueue.job_filter import JobFilter
 from jobqueue.models import new_id
 from jobqueue.outcomes import Claimant, Outcome
-from jobqueue.store import JobFilter
 from tests.conformance.machine import values
 from tests.conformance.machine.deletions import DELETIONS
 from tests.conformance.machine.model import Model, id_in

@@ -15,9 +15,9 @@ import attrs
 
 from jobqueue import Job, JobBundle, State, Status
 from jobqueue.events import ClaimLost, Event, JobAvailable, JobBundleStopped, JobStopped
+from jobqueue.job_filter import JobFilter
 from jobqueue.models import Fence
 from jobqueue.outcomes import Claimant, Outcome, OutcomeKind, Rescue
-from jobqueue.store import JobFilter
 from tests.conformance.machine.keys import holder_of, takers
 from tests.conformance.machine.rows import ModelBundle, ModelJob
 

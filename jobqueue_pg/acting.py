@@ -1,0 +1,77 @@
+"""What is done to all jobs that a filter means, in the tables of one schema."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, LiteralString
+
+import attrs
+import psycopg
+from psycopg.errors import UniqueViolation
+
+from jobqueue.acting import Acted
+from jobqueue.errors import RefusedError
+from jobqueue.job_filter import JobFilter
+from jobqueue_pg.database import Database
+from jobqueue_pg.queries import listing as queries
+
+_TIMES_TO_TAKE_KEYS_BACK: Final = 3
+
+_Statement = Callable[[Mapping[str, object]], LiteralString]
+
+
+class PostgresActing:
+    """The Acting on PostgreSQL."""
+
+    def __init__(self, database: Database, channels: Mapping[str, str]) -> None:
+        self._database = database
+        self._channels = channels
+
+    def replay(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
+        """Make those of the next *limit* jobs that have failed as good as new."""
+        for _ in range(_TIMES_TO_TAKE_KEYS_BACK):
+            try:
+                return self._act(queries.replay_found, which, limit, after)
+            except RefusedError as error:
+                # Somebody was quicker to add a job with a key that one of them held.
+                if not isinstance(error.__cause__, UniqueViolation):
+                    raise
+        return self._act(queries.replay_found, which, limit, after, takes_keys_back=False)
+
+    def delete(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
+        """Delete the next *limit* jobs, and take them out of the counts of their bundles."""
+        return self._act(queries.delete_found, which, limit, after)
+
+    def _act(
+        self, statement: _Statement, which: JobFilter, limit: int, after: Any, *, takes_keys_back: bool = True
+    ) -> Acted:
+        # The moment stays as the server spells it, which has some that Python cannot hold.
+        created_at, job_id = after or (None, None)
+        parameters: dict[str, object] = {
+            **parameters_of(which),
+            "after_created_at": created_at,
+            "after_id": job_id,
+            "limit": limit,
+            "takes_keys_back": takes_keys_back,
+        }
+
+        def act(connection: psycopg.Connection[Any]) -> Acted:
+            found = self._database.execute(connection, queries.find_jobs(parameters), parameters).fetchall()
+            if not found:
+                return Acted()
+            # In order, and those that are found on this page alone.
+            these = {**parameters, **self._channels, "found": [row[0] for row in found]}
+            changed = self._database.execute(connection, statement(parameters), these).fetchall()
+            last_id, last_created_at = found[-1]
+            return Acted(number=len(changed), place=(last_created_at, last_id) if len(found) == limit else None)
+
+        return self._database.transact(act)
+
+    def estimate(self, which: JobFilter) -> int:
+        """Say how many jobs are meant, about, without counting them."""
+        parameters = parameters_of(which)
+        ((plan,),) = self._database.fetch(queries.estimate_jobs(parameters), parameters)
+        return int(plan[0]["Plan"]["Plan Rows"])
+
+
+def parameters_of(which: JobFilter) -> dict[str, object]:
+    """Return what the statements need to know of a filter."""
+    return {**attrs.asdict(which, recurse=False), "ids": None if which.ids is None else list(which.ids)}

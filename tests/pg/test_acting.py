@@ -1,0 +1,30 @@
+"""What is done to all that a filter means, while others change the same jobs."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from jobqueue.queue_service import QueueService
+from tests.fixtures.stores import Connection, fetch_all, insert_job
+from tests.fixtures.waiting import wait_until
+
+PATIENCE = 20
+WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+GIVEN: dict[str, dict[str, str]] = {"delete_jobs": {"state": "failed"}, "replay_jobs": {}}
+
+
+@pytest.mark.parametrize("act", ["delete_jobs", "replay_jobs"])
+def test_what_is_found_is_judged_again(service: QueueService, db: Connection, other_db: Connection, act: str) -> None:
+    """A job that is no more what was looked for, when whoever has locked it lets it go, is left alone."""
+    ended = {"started_at": "2020-01-01", "stopped_at": "2020-01-01", "error_msg": "timeout"}
+    other, changed = insert_job(db, **ended), insert_job(db, **ended)
+    with ThreadPoolExecutor(1) as pool:
+        with other_db.transaction():
+            other_db.execute(
+                "update worker.job set error_msg = null, stopped_at = null, started_at = null where id = %s", [changed]
+            )
+            acting = pool.submit(lambda: getattr(service, act)(error="timeout", type="t", **GIVEN[act]))
+            wait_until(lambda: fetch_all(db, WAITING) == [1], PATIENCE)
+        assert acting.result(PATIENCE) == 1
+    assert fetch_all(db, "select id from worker.job where id = %s", changed) == [changed]
+    assert fetch_all(db, "select error_msg is null from worker.job where id = %s", other) in ([], [True])
