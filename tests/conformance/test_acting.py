@@ -120,7 +120,8 @@ def test_nothing_is_replayed_twice(backend: Backend, service: QueueService) -> N
     """What fails again while others are still to be replayed is left for another call."""
     fail(backend, *["e"] * 4)
 
-    def fail_again(_done: int, _expected: int | None) -> None:
+    def fail_again(done: int, _expected: int | None) -> None:
+        assert done <= 4
         for job in backend.claim(10):
             backend.save(Outcome.failed(job, RunError(message="e", type="E", traceback="")))
 
