@@ -20,18 +20,20 @@ from jobqueue.queue_service import QueueService
 from jobqueue_pg.notifier import SilentNotifier
 from jobqueue_pg.store import PostgresStore
 
-SPEED = 20
+SPEED = 10
 START = datetime(2030, 1, 1, tzinfo=UTC)
+END = START + timedelta(seconds=110)
 
 
 @attrs.frozen
 class FastClock:
-    """Showed START at the moment *began_at* of this machine's clock, and is 20 times as fast."""
+    """Shows START until the moment *began_at* of this machine's clock, goes ten times as fast, and stops at END."""
 
     began_at: float
 
     def __call__(self) -> datetime:
-        return START + timedelta(seconds=(time.time() - self.began_at) * SPEED)
+        passed = max(0.0, (time.time() - self.began_at) * SPEED)
+        return min(START + timedelta(seconds=passed), END)
 
 
 def fast_service(conninfo: str, began_at: float) -> QueueService:
