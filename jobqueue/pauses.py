@@ -1,5 +1,6 @@
 """Types of jobs that nobody claims for a while: what is known of a pause, and the port that keeps them."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -29,6 +30,16 @@ class PausedType:
 def covers(pattern: str, job_type: str) -> bool:
     """Whether a type, or a pattern such as ``report:*``, is or covers *job_type*."""
     return job_type.startswith(pattern[:-1]) if pattern.endswith("*") else job_type == pattern
+
+
+def concerns(paused: str, types: Iterable[str]) -> bool:
+    """Whether a paused type or pattern takes away something of *types*, which are names and patterns, too."""
+    prefix = paused.removesuffix("*")
+    return any(
+        ((paused.endswith("*") or not name.endswith("*")) and covers(paused, name.removesuffix("*")))
+        or (name.endswith("*") and covers(name, prefix))
+        for name in types
+    )
 
 
 class Pauses(Protocol):

@@ -1,8 +1,13 @@
-"""Pauses as rows in PostgreSQL: each method is one statement."""
+"""Pauses as rows in PostgreSQL, and what claims say and know of them."""
 
+import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
-from jobqueue.pauses import PausedType
+import attrs
+
+from jobqueue.pauses import PausedType, concerns
 from jobqueue_pg.database import Database
 from jobqueue_pg.queries.pauses import GET_PAUSED_TYPES, PAUSE_TYPE, RESUME_TYPE
 from jobqueue_pg.rows import Row
@@ -40,6 +45,45 @@ class PostgresPauses:
     def paused_types(self) -> tuple[PausedType, ...]:
         """Return what is paused now."""
         return tuple(_paused(row) for row in self._database.fetch(GET_PAUSED_TYPES, {}))
+
+
+@attrs.frozen
+class KnownPauses:
+    """What a claim has told of pauses: of each the type, for how many seconds it holds, and whether it may double."""
+
+    rows: Sequence[tuple[str, float | None, bool]] = ()
+
+    @classmethod
+    def of_json(cls, text: str | None) -> "KnownPauses":
+        """Read what the statement says; None: there are none."""
+        return NO_PAUSES if text is None else cls(json.loads(text))
+
+    @property
+    def backed_off(self) -> frozenset[str]:
+        """The types whose next back-off is longer than the last one."""
+        return frozenset(job_type for job_type, _, may_double in self.rows if may_double)
+
+    def first_end(self, types: Sequence[str]) -> timedelta | None:
+        """Return how long it takes until the first of them ends that concern *types*."""
+        ends = [seconds for paused, seconds, _ in self.rows if seconds is not None and concerns(paused, types)]
+        return timedelta(seconds=min(ends)) if ends else None
+
+
+NO_PAUSES: Final = KnownPauses()
+
+
+def left_out(prefixes: Sequence[str], without: Sequence[str]) -> dict[str, object]:
+    """Return the parameters that tell what *prefixes* do not stand for: all of *without* that is more special."""
+    exact = [name for name in without if not name.endswith("*")]
+    patterns = [name.removesuffix("*") for name in without if name.endswith("*")]
+    longer = [[name for name in patterns if len(name) > len(prefix)] for prefix in prefixes]
+    return {"without": exact, "without_prefixes": [_array_text(names) if names else None for names in longer]}
+
+
+def _array_text(names: Sequence[str]) -> str:
+    """Spell an array, as an array of arrays would have to be as wide everywhere."""
+    escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
+    return "{" + ",".join(f'"{name}"' for name in escaped) + "}"
 
 
 def _paused(row: Row) -> PausedType:

@@ -1,6 +1,5 @@
 """Jobs as rows in PostgreSQL, as worker pools use them: trips, beats and the reaper."""
 
-import json
 import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from jobqueue_pg.cleaning import PostgresCleaning
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.handler_transaction import PostgresHandlerTransaction, in_transaction
+from jobqueue_pg.pauses import NO_PAUSES, KnownPauses, left_out
 from jobqueue_pg.queries.applications import GET_JOBS
 from jobqueue_pg.queries.claiming import CLAIM_JOBS, FIND_NEXT_DUE
 from jobqueue_pg.queries.maintaining import DELETE_SUCCEEDED_BUNDLES, TOUCH_JOBS
@@ -39,7 +39,7 @@ _PAUSE_AFTER_ERROR: Final = timedelta(seconds=1)
 _JOB_COLUMNS: Final = slice(2, None)
 _BEGAN_AT: Final = 11
 _SEEN: Final = 14
-_BACKED_OFF: Final = 17
+_PAUSED: Final = 17
 
 
 class PostgresWorkerStore:
@@ -109,13 +109,17 @@ class PostgresWorkerStore:
             parameters |= self._saving.parameters(outcomes)
         fetched = self._database.fetch(statement, parameters)
         trip = _trip(fetched, outcomes, claim_id, claimant)
+        pauses = KnownPauses.of_json(fetched[-1][_PAUSED])
         if len(trip.claimed) < limit:
             self._watermarks.note_too_few(look)
         else:
             began_at, seen = fetched[-1][_BEGAN_AT], fetched[-1][_SEEN]
             self._watermarks.note_full_batch(look, trip.claimed, Seen.of_json(seen) if seen else None, began_at)
         self._watermarks.note_outcomes(outcomes)
-        return self._with_next_due(trip, {**parameters, "now": fetched[-1][_BEGAN_AT]})
+        trip = self._with_next_due(trip, {**parameters, "now": fetched[-1][_BEGAN_AT]})
+        if pauses is NO_PAUSES:
+            return trip
+        return _with_pauses(trip, pauses, () if len(trip.claimed) == limit else look.request.types)
 
     def _statement(self, look: Look, outcomes: Sequence[Outcome]) -> LiteralString:
         statements = self._saving.statements
@@ -241,7 +245,7 @@ def _claiming(look: Look, limit: int, claim_id: UUID, claimant: Claimant) -> dic
     if look.is_full:
         types = [name for name in look.request.types if not name.endswith("*")]
         prefixes = [name.removesuffix("*") for name in look.request.types if name.endswith("*")]
-        return {**claiming, "types": types, "prefixes": prefixes, "without": list(look.request.without)}
+        return {**claiming, "types": types, "prefixes": prefixes, **left_out(prefixes, look.request.without)}
     return {**claiming, "runs": look.runs, "gaps": look.gaps}
 
 
@@ -262,8 +266,14 @@ def _trip(fetched: Sequence[rows.Row], outcomes: Sequence[Outcome], claim_id: UU
         saved=saved.difference(refused) if refused else saved,
         claimed=tuple(claimed),
         next_due_in=None if last[1] is None else timedelta(seconds=last[1]),
-        backed_off=frozenset(json.loads(last[_BACKED_OFF])) if last[_BACKED_OFF] else frozenset(),
     )
+
+
+def _with_pauses(trip: Trip, pauses: KnownPauses, missed: Sequence[str]) -> Trip:
+    """Add what is known of pauses; of their ends, those that concern types of which too few were found."""
+    end = pauses.first_end(missed)
+    next_due_in = min((each for each in (trip.next_due_in, end) if each is not None), default=None)
+    return attrs.evolve(trip, backed_off=pauses.backed_off, next_due_in=next_due_in)
 
 
 def _order(job: Job) -> tuple[object, ...]:

@@ -14,20 +14,17 @@ from jobqueue.middleware import WorkMiddleware
 from jobqueue.models import Job
 from jobqueue.registry import Registry
 from jobqueue.service import Service
-from jobqueue.settings import WorkerSettings
 from jobqueue.threads import Backoff, StoppableThread
 from jobqueue.worker.atomic import AtomicRuns
-from jobqueue.worker.atomic_connections import AtomicConnections
 from jobqueue.worker.back_offs import BackOffs
 from jobqueue.worker.carrier import Carrier
 from jobqueue.worker.contact import Contact
-from jobqueue.worker.demand import Demand
 from jobqueue.worker.desk import Desk
 from jobqueue.worker.dispatcher import Dispatcher
 from jobqueue.worker.gate import Gate, GateFunction
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.keeper import Keeper
-from jobqueue.worker.lanes import Lanes, types_of_lane
+from jobqueue.worker.lanes import Lanes, demands_of
 from jobqueue.worker.lost_claims import LostClaims
 from jobqueue.worker.maintenance import Maintenance
 from jobqueue.worker.runner import Beating, Runner, Unbeaten
@@ -108,8 +105,7 @@ class Crew:
         settings = service.settings
         health, observers = service.vitals, service.listeners.observers
         self._dead_for = settings.dead_for.total_seconds()
-        connections = AtomicConnections(settings.atomic_connections)
-        demands = _demands(registry, settings, num_workers, lanes or {}, connections)
+        demands = demands_of(registry, settings, num_workers, lanes or {})
         self._store = service.store.for_workers(
             # While a trip waits for a lock it holds others, whose beats wait for it: it must be over within dead_for.
             lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8),
@@ -311,24 +307,6 @@ class Crew:
         if late:
             logger.warning("threads that have not ended: %s", ", ".join(late))
         logger.info("stopped %d worker threads", len(self._workers))
-
-
-def _demands(
-    registry: Registry, settings: WorkerSettings, num_workers: int, lanes: Lanes, connections: AtomicConnections
-) -> list[Demand]:
-    """Return what the workers claim that take any job, and then what those of each lane do."""
-
-    def owner_of(name: str) -> str:
-        handler = registry.find(name)
-        return name if handler is None else handler.type
-
-    def demand_of(types: Sequence[str], number: int) -> Demand:
-        return Demand(
-            types, registry.is_atomic, settings, num_workers=number, connections=connections, owner_of=owner_of
-        )
-
-    of_lanes = [demand_of(types_of_lane(name, registry), number) for name, number in lanes.items()]
-    return [demand_of(registry.patterns(), num_workers - sum(lanes.values())), *of_lanes]
 
 
 def _nothing() -> None:

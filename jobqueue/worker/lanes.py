@@ -6,6 +6,9 @@ from jobqueue.errors import RegistrationError
 from jobqueue.limits import COUNT, check_int, check_type_or_pattern
 from jobqueue.pauses import covers
 from jobqueue.registry import Registry
+from jobqueue.settings import WorkerSettings
+from jobqueue.worker.atomic_connections import AtomicConnections
+from jobqueue.worker.demand import Demand
 
 Lanes = Mapping[str, int]
 """How many threads are reserved for each type or pattern."""
@@ -33,9 +36,32 @@ def types_of_lane(lane: str, registry: Registry) -> Sequence[str]:
         RegistrationError: none of them has.
     """
     prefix = lane.removesuffix("*")
-    within = [name for name in registry.patterns() if covers(lane, name.removesuffix("*"))]
-    is_covered = any(name.endswith("*") and covers(name, prefix) for name in registry.patterns())
+    patterns = registry.patterns()
+    is_pattern = lane.endswith("*")
+    within = [name for name in patterns if name == lane or (is_pattern and name.removesuffix("*").startswith(prefix))]
+    is_covered = any(name.endswith("*") and covers(name, prefix) for name in patterns)
     types = tuple(dict.fromkeys([*within, lane] if is_covered else within))
     if not types:
         raise RegistrationError(f"threads are reserved for jobs of type {lane!r}, which has no handler here")
     return types
+
+
+def demands_of(registry: Registry, settings: WorkerSettings, num_workers: int, lanes: Lanes) -> list[Demand]:
+    """Return what the workers claim that take any job, and then what those of each lane do.
+
+    Raises:
+        RegistrationError: a lane is for jobs that have no handler.
+    """
+    connections = AtomicConnections(settings.atomic_connections)
+
+    def owner_of(name: str) -> str:
+        handler = registry.find(name)
+        return name if handler is None else handler.type
+
+    def demand_of(types: Sequence[str], number: int) -> Demand:
+        return Demand(
+            types, registry.is_atomic, settings, num_workers=number, connections=connections, owner_of=owner_of
+        )
+
+    of_lanes = [demand_of(types_of_lane(name, registry), number) for name, number in lanes.items()]
+    return [demand_of(registry.patterns(), num_workers - sum(lanes.values())), *of_lanes]

@@ -3,7 +3,7 @@
 from typing import Final
 
 from jobqueue_pg.queries.columns import CLAIMED_COLUMNS, NOW
-from jobqueue_pg.queries.pauses import PAUSE, covers, is_more_special
+from jobqueue_pg.queries.pauses import PAUSE, is_not_paused
 from jobqueue_pg.queries.uniqueness import AFTER_CLAIM
 
 # Due jobs of a type on a priority, from the first one on.
@@ -50,15 +50,15 @@ _LOOKS_FOR_NEXT: Final = "100"
 # that was reset meanwhile.
 _LEVELS: Final = f"""
 {PAUSE},
-prefixed(prefix, "type") as (
-  select p.prefix, (
+prefixed(prefix, without, "type") as (
+  select p.prefix, p.without::text[], (
     select j."type" from {{schema}}.job j
     where j.started_at is null and j."type" collate "C" >= p.prefix
     order by j."type" collate "C" limit 1
   )
-  from unnest(%(prefixes)s::text[]) as p(prefix)
+  from unnest(%(prefixes)s::text[], %(without_prefixes)s::text[]) as p(prefix, without)
   union all
-  select p.prefix, (
+  select p.prefix, p.without, (
     select j."type" from {{schema}}.job j
     where j.started_at is null and j."type" collate "C" > p."type"
     order by j."type" collate "C" limit 1
@@ -73,12 +73,10 @@ wanted("type") as materialized (
     union
     select p."type"
     from prefixed p
-    where starts_with(p."type", p.prefix) and not exists (
-      select from unnest(%(without)s::text[]) as o(name)
-      where {covers("o.name", 'p."type"')} and {is_more_special("o.name", "p.prefix")}
-    )
+    where starts_with(p."type", p.prefix) and p."type" <> all(%(without)s::text[])
+      and (p."type" ^@ any(p.without)) is not true
   ) w
-  where not exists (select from pause p where p.holds and {covers('p."type"', 'w."type"')})
+  where {is_not_paused('w."type"')}
 ),
 level(priority, step) as (
   select max(top.priority), 1
@@ -134,28 +132,12 @@ from level l, wanted w, lateral (
 where l.step <= {_LEVELS_ONE_BY_ONE}
 """
 
-# When the first of the pauses ends that concern what is looked for.
-_FIRST_RESUMED: Final = f"""
-select min(p.until)
-from pause p
-where p.holds and p.until < 'infinity' and (
-  exists (select from unnest(%(types)s::text[]) as t(name) where {covers('p."type"', "t.name")})
-  or exists (
-    select from unnest(%(prefixes)s::text[]) as x(prefix)
-    where starts_with(p."type", x.prefix) or (right(p."type", 1) = '*' and starts_with(x.prefix, left(p."type", -1)))
-  )
-)
-"""
-
 # When too few jobs were due: how many seconds until the next one is; -1 when there are too many priorities, and that is
 # left to FIND_NEXT_DUE. Infinity, which another program may write, has no distance from now.
 _NEXT_DUE: Final = f"""
 select case
   when exists (select from level where step = {_LEVELS_ONE_BY_ONE} and priority is not null) then -1
-  else (
-    select extract(epoch from least(first.at, ({_FIRST_RESUMED})) - {NOW})::float8
-    from ({_FIRST_NEXT_DUE}) first
-  )
+  else (select extract(epoch from first.at - {NOW})::float8 from ({_FIRST_NEXT_DUE}) first)
 end
 where (select count(*) from picked) < %(limit)s
 """
@@ -180,8 +162,7 @@ sooner("type", below, at, step) as (
   where s.step < {_LOOKS_FOR_NEXT}
 )
 select extract(
-  epoch from
-    least((select at from first), (select min(at) from sooner where at < 'infinity'), ({_FIRST_RESUMED})) - {NOW}
+  epoch from least((select at from first), (select min(at) from sooner where at < 'infinity')) - {NOW}
 )::float8
 """
 
@@ -218,7 +199,7 @@ picked as materialized (
         and coalesce(j.start_at, j.created_at) <= {NOW} and j.stopped_at is null
       order by coalesce(j.start_at, j.created_at), j.id limit 1
     ) first
-    where not exists (select from pause p where p.holds and {covers('p."type"', 'r."type"')})
+    where {is_not_paused('r."type"')}
     order by r.priority desc, first.at, first.id
   ) head{_FROM_HEAD_ON}
   where not exists (
@@ -229,7 +210,7 @@ picked as materialized (
         and coalesce(j.start_at, j.created_at) <= {NOW} and j.stopped_at is null
       limit 1
     ) found
-    where not exists (select from pause p where p.holds and {covers('p."type"', 'g."type"')})
+    where {is_not_paused('g."type"')}
   )
   limit %(limit)s
 ),
@@ -239,12 +220,10 @@ picked as materialized (
 # As many as CLAIMED_COLUMNS, but for the id.
 NO_JOB: Final = "null, " * 17 + "null"
 
-_BACKED_OFF: Final = """(select pg_catalog.json_agg(p."type") from pause p where p.backs_off)::text"""
-
 # The last row of a claim: how long until more is due, if that was looked up; when the claim began, as created_at; as
-# attempt_errors, what was seen, if somebody wants to go on from there; and, as error_msg, the types that processes back
-# off from, if there are any.
-_TOLD_ALWAYS: Final = f"null, null, {_BACKED_OFF}, null, null, null"
+# attempt_errors, what was seen, if somebody wants to go on from there; and, as error_msg, what is paused, if
+# anything is.
+_TOLD_ALWAYS: Final = "null, null, (select told from pause), null, null, null"
 ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, null, {_TOLD_ALWAYS}"
 WATCHFUL_ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, ({_SEEN}), {_TOLD_ALWAYS}"
 NARROW_ASIDE: Final = f"select 'next', null::float8, {'null, ' * 9}{NOW}, null, null, null, {_TOLD_ALWAYS}"

@@ -11,16 +11,29 @@ def covers(pattern: LiteralString, name: LiteralString) -> LiteralString:
     return f"case when right({pattern}, 1) = '*' then {is_covered} else {pattern} = {name} end"
 
 
-def is_more_special(pattern: LiteralString, prefix: LiteralString) -> LiteralString:
-    """Say that a type or pattern, which covers what *prefix* does, too, is registered for fewer types than that is."""
-    return f"(right({pattern}, 1) <> '*' or length({pattern}) > length({prefix}) + 1)"
-
-
-# What claims know of pauses. The table is all but always empty, and then without a page: to look costs nothing.
+# What claims know of pauses, in one row. The table is all but always empty, and then without a page. `told`, for the
+# process: of each row the type, for how many seconds it holds, and whether it is a back-off that the next one doubles.
 PAUSE: Final = f"""
-pause("type", until, holds, backs_off) as materialized (
-  select p."type", p.until, p.until is null or p.until > {NOW}, p.back_off > '0' from {{schema}}.paused_type p
+pause(names, prefixes, told) as materialized (
+  select
+    array_agg(p."type") filter (where p.holds and right(p."type", 1) <> '*'),
+    array_agg(left(p."type", -1)) filter (where p.holds and right(p."type", 1) = '*'),
+    json_agg(json_build_array(
+      p."type",
+      case when p.holds and p.until < 'infinity' then extract(epoch from p.until - {NOW}) end,
+      coalesce(p.back_off > '0', false)
+    ))::text
+  from (
+    select q."type", q.until, q.back_off, (q.until is null or q.until > {NOW}) as holds from {{schema}}.paused_type q
+  ) p
 )"""
+
+
+def is_not_paused(name: LiteralString) -> LiteralString:
+    """Say that no pause covers a type. Operators on arrays, as more of a plan takes more time at each start of it."""
+    names, prefixes = "(select names from pause)::text[]", "(select prefixes from pause)::text[]"
+    return f"({name} = any({names}) or {name} ^@ any({prefixes})) is not true"
+
 
 _COLUMNS: Final = f"""
   p."type", {moment("p.until")} as until, p.reason, {moment("p.paused_at")} as paused_at,

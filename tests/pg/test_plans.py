@@ -65,7 +65,7 @@ CLAIM: dict[str, Any] = {
     "claimed_by": "host",
     "beats": True,
 }
-CLAIMING = {**CLAIM, "types": ["t1", "t2"], "prefixes": ["t1"], "without": []}
+CLAIMING = {**CLAIM, "types": ["t1", "t2"], "prefixes": ["t1"], "without": [], "without_prefixes": [None]}
 CLAIMING_MORE = {**CLAIM, "runs": "[]", "gaps": "[]"}
 FENCES = {"fences": rows.fences_json([FENCE])}
 CHANNELS = {"claim_lost": "claim_lost", "job_available": "job_available"}
@@ -213,7 +213,7 @@ def test_a_claim_of_a_full_queue_touches_few_pages(full_database: str) -> None:
     statement, parameters = STATEMENTS["claim jobs"]
     with closing(PostgresStore(full_database)) as store, closing(store.for_workers()) as worker_store:
         ready = _ready(statement, "worker")
-        values = {**parameters, "limit": 1, "prefixes": [], "now": None}
+        values = {**parameters, "limit": 1, "prefixes": [], "without_prefixes": [], "now": None}
         arguments = sql.SQL(", ").join(sql.Literal(values[name]) for name in ready.names)
         with worker_store._database.pool.connection() as connection, connection.transaction(force_rollback=True):
             connection.execute(b"prepare probe as " + ready.text)

@@ -72,6 +72,7 @@ def test_a_lane_without_a_handler_is_refused(service):
         ("mail:a", ["mail:*"], ["mail:a"]),
         ("mail:*", ["mail:*"], ["mail:*"]),
         ("*", ["a", "b:*"], ["a", "b:*"]),
+        ("mail:", ["mail:*", "mail:a"], ["mail:"]),
     ],
 )
 def test_what_a_lane_claims(lane, registered, types):

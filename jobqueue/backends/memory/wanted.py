@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from jobqueue.pauses import covers
+from jobqueue.pauses import concerns, covers
 
 
 @attrs.frozen
@@ -31,13 +31,9 @@ class Wanted:
             for pattern in self.patterns
         )
 
-    def overlaps(self, paused: str) -> bool:
+    def is_concerned(self, paused: str) -> bool:
         """Whether a paused type or pattern takes away something of it."""
-        prefix = paused.removesuffix("*")
-        return any(covers(paused, name) for name in self.exact) or any(
-            covers(pattern, prefix) or (paused.endswith("*") and covers(paused, pattern.removesuffix("*")))
-            for pattern in self.patterns
-        )
+        return concerns(paused, (*self.exact, *self.patterns))
 
 
 def _is_more_special(name: str, pattern: str) -> bool:

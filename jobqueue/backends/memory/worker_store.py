@@ -157,7 +157,7 @@ def _claim(change: Change, wanted: Wanted, limit: int, claimant: Claimant) -> tu
         claimed.append(transitions.as_claimed(job))
     if len(claimed) == limit:
         return tuple(claimed), None
-    ends = [pause.until for pause in rows.paused.holding(now) if pause.until and wanted.overlaps(pause.type)]
+    ends = [pause.until for pause in rows.paused.holding(now) if pause.until and wanted.is_concerned(pause.type)]
     due_at = rows.lanes.next_due_at(is_wanted, now)
     next_at = min(ends if due_at is None else [due_at, *ends], default=None)
     return tuple(claimed), None if next_at is None else next_at - now
