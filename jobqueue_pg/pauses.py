@@ -55,8 +55,8 @@ class KnownPauses:
 
     @classmethod
     def of_json(cls, text: str | None) -> "KnownPauses":
-        """Read what the statement says; None: there are none."""
-        return NO_PAUSES if text is None else cls(json.loads(text))
+        """Read what the statement says; None: it says nothing."""
+        return NO_PAUSES if text in {None, "[]"} else cls(json.loads(text or "[]"))
 
     @property
     def backed_off(self) -> frozenset[str]:

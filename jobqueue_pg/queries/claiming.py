@@ -3,7 +3,7 @@
 from typing import Final
 
 from jobqueue_pg.queries.columns import CLAIMED_COLUMNS, NOW
-from jobqueue_pg.queries.pauses import PAUSE, is_not_paused
+from jobqueue_pg.queries.pauses import KNOWN_PAUSES, PAUSE, is_not_paused
 from jobqueue_pg.queries.uniqueness import AFTER_CLAIM
 
 # Due jobs of a type on a priority, from the first one on.
@@ -223,7 +223,7 @@ NO_JOB: Final = "null, " * 17 + "null"
 # The last row of a claim: how long until more is due, if that was looked up; when the claim began, as created_at; as
 # attempt_errors, what was seen, if somebody wants to go on from there; and, as error_msg, what is paused, if
 # anything is.
-_TOLD_ALWAYS: Final = "null, null, (select told from pause), null, null, null"
+_TOLD_ALWAYS: Final = f"null, null, {KNOWN_PAUSES}, null, null, null"
 ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, null, {_TOLD_ALWAYS}"
 WATCHFUL_ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, ({_SEEN}), {_TOLD_ALWAYS}"
 NARROW_ASIDE: Final = f"select 'next', null::float8, {'null, ' * 9}{NOW}, null, null, null, {_TOLD_ALWAYS}"

@@ -11,28 +11,29 @@ def covers(pattern: LiteralString, name: LiteralString) -> LiteralString:
     return f"case when right({pattern}, 1) = '*' then {is_covered} else {pattern} = {name} end"
 
 
-# What claims know of pauses, in one row. The table is all but always empty, and then without a page. `told`, for the
-# process: of each row the type, for how many seconds it holds, and whether it is a back-off that the next one doubles.
+# What claims know of pauses. The table is all but always empty, and then without a page. No aggregates, nor more nodes
+# of a plan than are needed: what costs is that they are made ready.
 PAUSE: Final = f"""
-pause(names, prefixes, told) as materialized (
-  select
-    array_agg(p."type") filter (where p.holds and right(p."type", 1) <> '*'),
-    array_agg(left(p."type", -1)) filter (where p.holds and right(p."type", 1) = '*'),
-    json_agg(json_build_array(
-      p."type",
-      case when p.holds and p.until < 'infinity' then extract(epoch from p.until - {NOW}) end,
-      coalesce(p.back_off > '0', false)
-    ))::text
-  from (
-    select q."type", q.until, q.back_off, (q.until is null or q.until > {NOW}) as holds from {{schema}}.paused_type q
-  ) p
+pause("type", until, holds, may_double) as materialized (
+  select p."type", p.until, p.until is null or p.until > {NOW}, p.back_off > '0' from {{schema}}.paused_type p
 )"""
+
+# For the process: of each row the type, for how many seconds it holds, and whether it is a back-off to be doubled.
+KNOWN_PAUSES: Final = f"""
+array_to_json(array(
+  select json_build_array(
+    p."type",
+    case when p.holds and p.until < 'infinity' then extract(epoch from p.until - {NOW}) end,
+    coalesce(p.may_double, false)
+  )
+  from pause p
+))::text"""
 
 
 def is_not_paused(name: LiteralString) -> LiteralString:
-    """Say that no pause covers a type. Operators on arrays, as more of a plan takes more time at each start of it."""
-    names, prefixes = "(select names from pause)::text[]", "(select prefixes from pause)::text[]"
-    return f"({name} = any({names}) or {name} ^@ any({prefixes})) is not true"
+    """Say that no pause covers a type."""
+    is_covered = covers('p."type"', name)
+    return f"not exists (select from pause p where p.holds and {is_covered})"
 
 
 _COLUMNS: Final = f"""
