@@ -93,7 +93,7 @@ def test_nothing_is_seen_before_the_commit(
 def test_an_unnoticed_loss_rolls_all_back(stage: Stage, job: Job, store: PostgresStore, db: Connection):
     """A claim that was lost, of which no beat and nobody has told, is found by the last statement: nothing is left."""
     stage.act = lambda: store.reset_jobs([job.id])
-    assert stage.play() == RunEnd(None)
+    assert stage.play().outcome is None
     assert fetch_all(db, EFFECTS) == []
     assert store.get_job(job.id).state is State.AVAILABLE
     assert stage.parts.counts() == (1, 1)
