@@ -1,19 +1,16 @@
 """What is done to all jobs that a filter means, in the tables of one schema."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, LiteralString
+from typing import Any, LiteralString
 
 import attrs
 import psycopg
-from psycopg.errors import UniqueViolation
 
 from jobqueue.acting import Acted
-from jobqueue.errors import RefusedError
 from jobqueue.job_filter import JobFilter
 from jobqueue_pg.database import Database
 from jobqueue_pg.queries import listing as queries
-
-_TIMES_TO_TAKE_KEYS_BACK: Final = 3
+from jobqueue_pg.taking_back import taking_keys_back
 
 _Statement = Callable[[Mapping[str, object]], LiteralString]
 
@@ -27,14 +24,9 @@ class PostgresActing:
 
     def replay(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
         """Make those of the next *limit* jobs that have failed as good as new."""
-        for _ in range(_TIMES_TO_TAKE_KEYS_BACK):
-            try:
-                return self._act(queries.replay_found, which, limit, after)
-            except RefusedError as error:
-                # Somebody was quicker to add a job with a key that one of them held.
-                if not isinstance(error.__cause__, UniqueViolation):
-                    raise
-        return self._act(queries.replay_found, which, limit, after, takes_keys_back=False)
+        return taking_keys_back(
+            lambda takes: self._act(queries.replay_found, which, limit, after, takes_keys_back=takes)
+        )
 
     def delete(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
         """Delete the next *limit* jobs, and take them out of the counts of their bundles."""

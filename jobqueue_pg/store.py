@@ -7,10 +7,9 @@ from typing import Any, Final, LiteralString
 from uuid import UUID
 
 import psycopg
-from psycopg.errors import UniqueViolation
 
 from jobqueue.bundle import JobBundle
-from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, RefusedError
+from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError
 from jobqueue.job_filter import Cursor, JobFilter
 from jobqueue.models import Fence, Job, State
 from jobqueue.retention import KEEP_ALL, Retention
@@ -28,13 +27,13 @@ from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import listing, managing
 from jobqueue_pg.schedules import PostgresSchedules
 from jobqueue_pg.schema import channel_prefix
+from jobqueue_pg.taking_back import taking_keys_back
 from jobqueue_pg.worker_store import PostgresWorkerStore
 
 logger = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _LOCK_TIMEOUTS_OF_A_BEAT: Final = 3
-_TIMES_TO_TAKE_KEYS_BACK: Final = 3
 
 
 class PostgresStore:
@@ -159,15 +158,8 @@ class PostgresStore:
         return self._reset(managing.REPLAY_JOBS, job_ids)
 
     def _reset(self, statement: LiteralString, job_ids: Iterable[UUID]) -> frozenset[UUID]:
-        """Run *statement*; again when somebody takes a key that it takes back, and at last without taking any."""
         ids = list(job_ids)
-        for _ in range(_TIMES_TO_TAKE_KEYS_BACK):
-            try:
-                return self._ids(statement, {"ids": ids, "takes_keys_back": True})
-            except RefusedError as error:
-                if not isinstance(error.__cause__, UniqueViolation):
-                    raise
-        return self._ids(statement, {"ids": ids, "takes_keys_back": False})
+        return taking_keys_back(lambda takes: self._ids(statement, {"ids": ids, "takes_keys_back": takes}))
 
     def cancel_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Stop those of the jobs that have not stopped."""

@@ -25,7 +25,7 @@ class MemoryActing:
 
         def replay(change: Change, jobs: list[Job]) -> int:
             failed = [job for job in jobs if has_failed(job)]
-            takers = first_of_free_keys(change, failed)
+            takers = first_of_free_keys(change, sorted(failed, key=lambda job: job.id))
             for job in failed:
                 change.update_job(job, transitions.reset(job, change.now, takes_key_back=job.id in takers))
             return len(failed)
