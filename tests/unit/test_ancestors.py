@@ -1,13 +1,21 @@
-"""What docs/manual.md and docs/ancestors.md say to those who come from other queues, without a database."""
+"""What docs/ancestors.md and docs/manual.md say to those who come from other queues, without a database."""
 
+import logging
 from contextlib import closing
+from datetime import timedelta
 from typing import Final
 
 import pytest
 
 import jobqueue
-from jobqueue import Job, Registry
-from tests.fixtures.pages import CODE, ROOT, rows_of
+from jobqueue import Exponential, Job, Registry, Waits
+from tests.fixtures.pages import CODE, ROOT, exists, names_in, rows_of
+from tests.fixtures.waiting import wait_until
+
+PAGE: Final = ROOT / "docs" / "ancestors.md"
+NO_NAMES: Final = {"logging", "fn", "with", "migrate"}
+"""What is another package's, stands for something of the reader's, or is a word of Python or of the command line."""
+SECOND: Final = timedelta(seconds=1)
 
 MANUAL: Final = ROOT / "docs" / "manual.md"
 ROUTES: Final = [row for row in rows_of(MANUAL) if "is run by" in row]
@@ -40,3 +48,51 @@ def test_the_table_of_routes(row):
 
 def handlers_of(row: dict[str, str]) -> list[str]:
     return CODE.findall(row["where there are handlers for"])
+
+
+def test_whatever_is_here_is_shown_by_a_test():
+    """Each row that tells of a feature, or of a bug that is not here, links a test, unless it says no."""
+    rows = [row for row in rows_of(PAGE) if "shown by" in row]
+    assert len(rows) > 120
+    unproven = [row for row in rows if "](../tests/" not in row["shown by"] and not answer_of(row).startswith("no ")]
+    assert unproven == []
+
+
+def test_every_name_has_gone_somewhere():
+    """Each row about a name of theirs tells what to use here, and whatever of ours it names is there."""
+    rows = [row for row in rows_of(PAGE) if "what to know" in row]
+    assert len(rows) > 100
+    assert [row for row in rows if not row["here"]] == []
+    ours = names_in(answer_of(row) for row in rows_of(PAGE)) - NO_NAMES
+    assert len(ours) > 80
+    assert sorted(name for name in ours if not exists(name)) == []
+
+
+def answer_of(row: dict[str, str]) -> str:
+    return row.get("jobqueue") or row["here"]
+
+
+@pytest.mark.parametrize("runs", range(1, 20))
+def test_the_waits_of_others(runs):
+    """The policies that the page names wait as those queues do after so many runs: pgqueue's on average."""
+    base, most = 3 * SECOND, 100 * SECOND
+    assert Exponential(base=base, cap=most, jitter=False).delay_before(runs) == min(base * 2 ** (runs - 1), most)
+    longest = Exponential(base=4 * SECOND, cap=timedelta(days=365), jitter=False).delay_before(runs)
+    assert longest / 2 == 2**runs * SECOND
+
+
+def test_the_waits_of_pgq():
+    """A list of waits means as many retries."""
+    minutes = [timedelta(minutes=1), timedelta(minutes=10), timedelta(minutes=30)]
+    job = Job.new("t", 1, retry=Waits(minutes))
+    assert job.max_retry_count == 3
+    assert [job.retry_policy.delay_before(retry) for retry in (1, 2, 3)] == minutes
+
+
+def test_looks_in_vain_are_not_logged(polling, caplog):
+    """Workers that look again and again, and find nothing, say nothing of it at any level."""
+    caplog.set_level(logging.DEBUG)
+    polling.ask_all(3)
+    looks = len(polling.store.limits)
+    wait_until(lambda: len(polling.store.limits) >= looks + 3)
+    assert caplog.messages == []
