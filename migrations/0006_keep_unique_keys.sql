@@ -5,7 +5,8 @@
 -- Locks: ACCESS EXCLUSIVE on job, for a moment: columns are added that are empty, and a trigger. It is asked for as in
 --      0004. Then SHARE UPDATE EXCLUSIVE, while the index is built, which holds nobody up; the build waits for
 --      transactions that were open before.
--- Run: before the new code. Running processes of go-jobqueue have to be restarted, as after 0004.
+-- Run: before the new code. Running processes of go-jobqueue have to be restarted, as after 0004. Whoever could claim
+--      goes on; migrations/grant_roles.sql, if you use it, has to be run again for the rest.
 -- transaction: none
 --
 -- This file names no schema; see 0001_create_queue.sql. It cannot run with --single-transaction. Each of its statements
@@ -75,6 +76,22 @@ comment on column job.unique_key_spent is 'the key that the job had, and does no
 comment on column job.unique_for is
     'until when it is held: waiting (its first claim), waiting_and_running (its end), until_succeeded, period';
 comment on column job.unique_until is 'the end of a period, when the key is free for whoever wants it next';
+
+-- Claims and outcomes free keys: who may change how far a job is, column by column, must be able to go on.
+do $$
+declare
+    writer record;
+begin
+    for writer in
+        select acl.grantee as id, acl.grantee::regrole::text as name
+        from pg_attribute, aclexplode(attacl) as acl
+        where attrelid = 'job'::regclass and attname = 'started_at' and acl.privilege_type = 'UPDATE'
+    loop
+        execute 'grant update (unique_key, unique_key_spent) on job to '
+            || case writer.id when 0 then 'public' else writer.name end;
+    end loop;
+end
+$$;
 
 -- An earlier attempt that was broken off has left a part of it.
 drop index concurrently if exists job_unique_key_idx;

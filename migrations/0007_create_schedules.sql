@@ -3,7 +3,8 @@
 -- Why: Jobs that are to be enqueued again and again. A process moves next_tick_at on, by compare and set, in the
 --      statement that adds the job; so any number of processes may try, without a leader, and a tick leads to one job.
 -- Locks: none that matter; everything here is new.
--- Run: before the new code. The code before knows nothing of it, nor does go-jobqueue.
+-- Run: before the new code. The code before knows nothing of it, nor does go-jobqueue. migrations/grant_roles.sql, if
+--      you use it, has to be run again: until then no schedule ticks.
 --
 -- This file names no schema; see 0001_create_queue.sql.
 

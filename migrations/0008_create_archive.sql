@@ -4,7 +4,8 @@
 --      those of claims, and nothing of it is unique but the id: a job that is added once more, with the same id, and is
 --      archived once more, takes the place of the one before.
 -- Locks: none that matter; everything here is new.
--- Run: before the new code.
+-- Run: before the new code. migrations/grant_roles.sql, if you use it, has to be run again: until then workers remove
+--      nothing that is old.
 --
 -- This file names no schema; see 0001_create_queue.sql.
 

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, LiteralString
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -18,6 +17,7 @@ from jobqueue.errors import BackendError, RefusedError, SchemaError
 from jobqueue_pg import schema as schema_module
 from jobqueue_pg.schema import _Migration, channel_prefix, check_schema, migrate, migrations_dir
 from tests.fixtures.listening import Ear
+from tests.fixtures.roles import as_role
 
 FILES = sorted(migrations_dir().glob("[0-9]*.sql"))
 NAMES = [path.stem for path in FILES]
@@ -64,32 +64,6 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(schema_module, "migrations_dir", lambda: tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def role(pg_dsn: str) -> Iterator[str]:
-    """A role that may log in, and nothing else."""
-    name = f"jobqueue_test_{uuid4().hex}"
-    identifier = sql.Identifier(name)
-    with connect(pg_dsn) as admin:
-        if admin.execute("select from pg_roles where rolname = current_user and rolsuper").fetchone() is None:
-            pytest.skip("only a superuser can try what other roles may do")
-        admin.execute(sql.SQL("create role {} login password 'secret'").format(identifier))
-    yield name
-    with connect(pg_dsn) as admin:
-        admin.execute(sql.SQL("drop role {}").format(identifier))
-
-
-def as_role(database: str, role: str, *grants: LiteralString) -> str:
-    """Return conninfo of *database* for *role*, which gets what it owns there dropped with the database."""
-    with connect(database) as admin:
-        for grant in grants:
-            admin.execute(
-                sql.SQL(grant).format(
-                    role=sql.Identifier(role), database=sql.Identifier(str(conninfo_to_dict(database)["dbname"]))
-                )
-            )
-    return make_conninfo(database, user=role, password="secret")
 
 
 @pytest.fixture
