@@ -19,8 +19,8 @@ from pathlib import Path
 from tests.fixtures.waiting import wait_until
 from tests.integration.chaos_parts.checker import check
 from tests.integration.chaos_parts.findings import Findings
-from tests.integration.chaos_parts.history import History
 from tests.integration.chaos_parts.injector import Injector
+from tests.integration.chaos_parts.loading import load_history
 from tests.integration.chaos_parts.report import report
 from tests.integration.chaos_parts.scene import Scene
 
@@ -53,7 +53,7 @@ def run(directory: Path, *, minutes: float, seed: int, workers: int) -> bool:
         injector = Injector(scene, seed)
         injector.run(minutes * 60)
         problems = _end(scene)
-        history = History.load(directory, scene.conninfo)
+        history = load_history(directory, scene.conninfo)
     findings = check(history)
     for line in report(injector.counts, history, findings):
         _say(line)

@@ -12,8 +12,8 @@ from tests.fixtures.stores import add, make_bundle, make_job
 from tests.integration.chaos_parts.bundle_checks import completions_after_all_members
 from tests.integration.chaos_parts.checker import check
 from tests.integration.chaos_parts.evidence import take_evidence
-from tests.integration.chaos_parts.history import History
 from tests.integration.chaos_parts.lives import Ending, lives_of
+from tests.integration.chaos_parts.loading import load_history
 from tests.integration.chaos_parts.recorder import Recorder
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -43,7 +43,7 @@ def load(conninfo, tmp_path):
     """Reads what was written down."""
     recorder = Recorder(tmp_path, "test")
     recorder.note("server started", since=0)
-    yield lambda: History.load(tmp_path, conninfo)
+    yield lambda: load_history(tmp_path, conninfo)
     recorder.close()
 
 

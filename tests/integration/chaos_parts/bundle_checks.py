@@ -11,7 +11,7 @@ def completions_after_all_members(history: History) -> Findings:
     findings = Findings()
     members = _members(history)
     stopped = set[str]()
-    for change in sorted(history.changes, key=lambda change: change.seq):
+    for change in sorted(history.changes_of("job", "job_bundle"), key=lambda change: change.seq):
         if change.subject == "job":
             (stopped.discard if change.after["stopped_at"] is None else stopped.add)(change.id)
         elif _completes(change):

@@ -3,7 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tests.integration.chaos_parts import bundle_checks, claim_checks, job_checks
+from tests.integration.chaos_parts import (
+    bundle_checks,
+    claim_checks,
+    job_checks,
+    key_checks,
+    pause_checks,
+    retention_checks,
+    schedule_checks,
+)
 from tests.integration.chaos_parts.findings import Findings
 from tests.integration.chaos_parts.history import History
 
@@ -25,6 +33,17 @@ INVARIANTS: Final[Mapping[str, Callable[[History], Findings]]] = {
     "a bundle is complete after all members, once": bundle_checks.completions_after_all_members,
     "one completion job per completion": bundle_checks.completion_jobs_once,
     "counters equal a recount": bundle_checks.counters_equal_a_recount,
+    "a key is held by one job at a time": key_checks.one_at_a_time,
+    "a key is held as long as its scope lasts": key_checks.as_long_as_its_scope,
+    "duplicates are of those who hold the key": key_checks.duplicates_are_of_holders,
+    "jobs with keys are there as told": key_checks.added_as_told,
+    "nothing of a paused type is claimed": pause_checks.nothing_is_claimed,
+    "each tick of a schedule is seen to once": schedule_checks.each_tick_once,
+    "each tick has its job, each job its tick": schedule_checks.each_tick_its_job,
+    "jobs of a schedule overlap only as allowed": schedule_checks.skipping_never_overlaps,
+    "what retention took is in the archive": retention_checks.taken_are_archived,
+    "what retention took was old enough": retention_checks.taken_were_old_enough,
+    "retention takes bundles whole": retention_checks.bundles_go_whole,
     "nothing is left running": job_checks.nothing_is_running,
 }
 

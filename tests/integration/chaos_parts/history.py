@@ -1,15 +1,11 @@
 """All that was written down of a chaos run, as the checker sees it."""
 
-import bisect
 import enum
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import attrs
-
-from tests.integration.chaos_parts.evidence import read_evidence
-from tests.integration.chaos_parts.recorder import read_records
 
 Row = Mapping[str, Any]
 
@@ -22,13 +18,48 @@ class Fate(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+class Answer(enum.StrEnum):
+    """What somebody was told who wanted to add a job with a unique key."""
+
+    ADDED = "added"
+    DUPLICATE = "duplicate"
+    PENDING = "pending"
+
+
+@attrs.frozen(kw_only=True)
+class KeyedAdd:
+    """What an enqueuer asked for who wanted a unique key; moments are of the database's clock."""
+
+    job: str
+    type: str
+    key: str
+    asked_at: float
+    answer: Answer | None = None
+    """None: nobody was told anything."""
+    holder: str | None = None
+    """The job that holds the key, as the enqueuer was told."""
+    answered_at: float = 0.0
+
+
 @attrs.frozen(kw_only=True)
 class Transaction:
     """What an enqueuer added together."""
 
     id: str
     jobs: tuple[str, ...]
+    """Jobs without a key, and those with one that were added, as far as anybody was told."""
+    keyed: tuple[KeyedAdd, ...] = ()
     fate: Fate = Fate.UNKNOWN
+
+    @property
+    def maybe(self) -> tuple[str, ...]:
+        """Jobs that were added, unless they were duplicates."""
+        return tuple(add.job for add in self.keyed if add.answer is None)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Jobs that were not added, as was said, because of others."""
+        return tuple(add.job for add in self.keyed if add.answer in {Answer.DUPLICATE, Answer.PENDING})
 
 
 @attrs.frozen(kw_only=True)
@@ -56,7 +87,11 @@ class Request:
 
 @attrs.frozen(kw_only=True)
 class Change:
-    """A committed change of a row, with its moment by the monotonic clock and by that of the database."""
+    """A committed change of a row, with its moment by the monotonic clock and by that of the database.
+
+    The *subject* is the table; a row that is new or gone, and has no columns *before* or *after* that, is told of as
+    "job insert" or "job delete".
+    """
 
     seq: int
     at: float
@@ -65,6 +100,11 @@ class Change:
     id: str
     before: Row
     after: Row
+    transaction: int
+    began: float
+    """When its transaction began, by the database's clock."""
+    committed: float
+    """When its transaction was committed, by the database's clock."""
 
 
 @attrs.frozen(kw_only=True)
@@ -75,84 +115,23 @@ class History:
     runs: Sequence[Run] = ()
     requests: Sequence[Request] = ()
     changes: Sequence[Change] = ()
+    """In the order of their numbers."""
     effects: Sequence[tuple[str, str]] = ()
     """Jobs and claims of what atomic handlers have written."""
-    jobs: Mapping[str, Row] = attrs.field(factory=dict[str, Row])
+    queue: Mapping[str, Row] = attrs.field(factory=dict[str, Row])
+    """Jobs that are in the queue in the end."""
+    archive: Mapping[str, Row] = attrs.field(factory=dict[str, Row])
+    """Jobs that are in the archive in the end; with the columns that it leaves out."""
     bundles: Mapping[str, Row] = attrs.field(factory=dict[str, Row])
+    """Those that retention has taken are shown as they were just before."""
     server_starts: Sequence[float] = ()
     """When the server was started, by the database's clock."""
 
-    @classmethod
-    def load(cls, directory: Path, conninfo: str) -> Self:
-        """Read what processes have written into *directory*, and the database."""
-        records = list(read_records(directory))
-        rows = read_evidence(conninfo)
-        clock = _Clock(records)
-        return cls(
-            transactions=_transactions(records),
-            runs=_runs(records),
-            requests=_requests(records),
-            changes=[_change(row, clock) for row in rows["changes"]],
-            effects=[(str(row["job_id"]), str(row["claim_id"])) for row in rows["effects"]],
-            jobs={str(row["id"]): row for row in rows["jobs"]},
-            bundles={str(row["id"]): row for row in rows["bundles"]},
-            server_starts=[record["since"] for record in records if record["what"] == "server started"],
-        )
+    @cached_property
+    def jobs(self) -> Mapping[str, Row]:
+        """All jobs that there are, in the queue or in the archive."""
+        return {**self.archive, **self.queue}
 
-
-class _Clock:
-    """Tells the monotonic time of a moment that the database has written down, by the nearest record with both."""
-
-    def __init__(self, records: Iterable[Row]) -> None:
-        self._pairs = sorted((record["wall"], record["at"]) for record in records)
-
-    def monotonic(self, wall: float) -> float:
-        place = min(bisect.bisect(self._pairs, (wall, 0.0)), len(self._pairs) - 1)
-        near_wall, near_at = self._pairs[place]
-        return float(near_at + wall - near_wall)
-
-
-def _change(row: Row, clock: _Clock) -> Change:
-    wall = row["at"].timestamp()
-    facts = {name: row[name] for name in ("seq", "subject", "before", "after")}
-    return Change(id=str(row["id"]), at=clock.monotonic(wall), wall=wall, **facts)
-
-
-def _transactions(records: Iterable[Row]) -> list[Transaction]:
-    found: dict[str, Transaction] = {}
-    for record in records:
-        if record["what"] == "transaction began":
-            found[record["transaction"]] = Transaction(id=record["transaction"], jobs=tuple(record["jobs"]))
-        elif record["what"] == "transaction ended":
-            id_ = record["transaction"]
-            found[id_] = attrs.evolve(found[id_], fate=Fate(record["fate"]))
-    return list(found.values())
-
-
-def _runs(records: Iterable[Row]) -> list[Run]:
-    found: list[Run] = []
-    open_: dict[tuple[int, str, str], int] = {}
-    for record in records:
-        if record["what"] not in {"run began", "run ended"}:
-            continue
-        key = (record["pid"], record["job"], record["claim"])
-        if record["what"] == "run began":
-            open_[key] = len(found)
-            facts = {name: record[name] for name in ("job", "claim", "type", "pid")}
-            found.append(Run(began_at=record["at"], **facts))
-        else:
-            place = open_.pop(key)
-            ended = {"ended_at": record["at"], "outcome": record["outcome"], "is_lost": record["is_lost"]}
-            found[place] = attrs.evolve(found[place], **ended)
-    return found
-
-
-def _requests(records: Iterable[Row]) -> list[Request]:
-    found: dict[str, Request] = {}
-    for record in records:
-        if record["what"] == "request began":
-            found[record["request"]] = Request(act=record["act"], job=record["job"])
-        elif record["what"] == "request ended":
-            id_ = record["request"]
-            found[id_] = attrs.evolve(found[id_], answer=record["answer"])
-    return list(found.values())
+    def changes_of(self, *subjects: str) -> list[Change]:
+        """Return the changes of some kinds."""
+        return [change for change in self.changes if change.subject in subjects]

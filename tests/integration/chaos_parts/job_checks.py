@@ -6,7 +6,7 @@ from jobqueue import State
 from tests.integration.chaos_parts.findings import Findings, is_final
 from tests.integration.chaos_parts.history import Fate, History, Row
 from tests.integration.chaos_parts.lives import Ending, lives_of
-from tests.integration.chaos_parts.plan import ATOMIC_TYPES, PLANNED
+from tests.integration.chaos_parts.plan import ATOMIC_TYPES, PLANNED, SCHEDULES
 
 
 def committed_are_there(history: History) -> Findings:
@@ -25,7 +25,7 @@ def rolled_back_never_were(history: History) -> Findings:
     were_run = {run.job for run in history.runs}
     for transaction in history.transactions:
         if transaction.fate is Fate.ROLLED_BACK:
-            for job in transaction.jobs:
+            for job in (*transaction.jobs, *transaction.maybe):
                 absent = job not in history.jobs and job not in were_run
                 findings.look(absent, f"rolled back by {transaction.id}, and there, or run", job)
     return findings
@@ -36,7 +36,7 @@ def unknown_are_whole(history: History) -> Findings:
     findings = Findings()
     were_run = {run.job for run in history.runs}
     for transaction in history.transactions:
-        if transaction.fate is Fate.UNKNOWN:
+        if transaction.fate is Fate.UNKNOWN and transaction.jobs:
             there = sum(job in history.jobs for job in transaction.jobs)
             ran = any(job in were_run for job in transaction.jobs)
             whole = there == len(transaction.jobs) or (there == 0 and not ran)
@@ -46,11 +46,12 @@ def unknown_are_whole(history: History) -> Findings:
 
 
 def nothing_from_nowhere(history: History) -> Findings:
-    """Every job was added by somebody: an enqueuer, the completion of a bundle, or an atomic run."""
+    """Every job was added by somebody: an enqueuer, the completion of a bundle, an atomic run, or a schedule."""
     findings = Findings()
-    added = {job for transaction in history.transactions for job in transaction.jobs}
+    added = {job for transaction in history.transactions for job in (*transaction.jobs, *transaction.maybe)}
     for id_, job in history.jobs.items():
-        known = id_ in added or job["completes_bundle_id"] is not None or job["type"] == "follow-up"
+        by_itself = job["completes_bundle_id"] is not None or job["type"] in {"follow-up", *SCHEDULES}
+        known = id_ in added or by_itself
         findings.look(known, "nobody has added it", id_)
     return findings
 

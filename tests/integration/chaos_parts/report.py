@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from math import inf
+from operator import itemgetter
 
 from tests.integration.chaos_parts.findings import Findings
-from tests.integration.chaos_parts.history import History
+from tests.integration.chaos_parts.history import Change, History
 from tests.integration.chaos_parts.lives import lives_of
+from tests.integration.chaos_parts.pause_checks import pauses_of
 
 _WIDTH = 46
 _MOST_PROBLEMS = 10
@@ -38,8 +41,11 @@ def _census(history: History) -> Iterator[tuple[str, int]]:
     for fate, number in fates.items():
         yield f"transactions {fate}", number
     yield "jobs", len(history.jobs)
+    yield "jobs in the archive", len(history.archive)
     yield "bundles", len(history.bundles)
+    yield "bundles that were removed", len(history.changes_of("job_bundle delete"))
     yield "requests (cancel, reset, replay, reschedule)", len(history.requests)
+    yield from _census_of_features(history)
     yield "runs", len(history.runs)
     yield "runs that nobody has seen end", sum(run.ended_at is None for run in history.runs)
     lives = lives_of(history)
@@ -51,6 +57,29 @@ def _census(history: History) -> Iterator[tuple[str, int]]:
     endings = Counter(ending for _, ending, _ in lives.ended)
     for ending, number in endings.items():
         yield f"claims {ending}", number
+
+
+def _census_of_features(history: History) -> Iterator[tuple[str, int]]:
+    answers = Counter(add.answer for transaction in history.transactions for add in transaction.keyed)
+    for answer, number in answers.items():
+        yield f"unique keys asked for, {answer or 'and no answer'}", number
+    inserts = history.changes_of("job insert")
+    yield "unique keys held", sum(change.after["unique_key"] is not None for change in inserts)
+    pauses = pauses_of(history)
+    yield "pauses", sum(not pause.is_back_off for pause in pauses)
+    yield "back-offs of all processes", sum(pause.is_back_off for pause in pauses)
+    ticks = Counter(_kind_of_tick(tick) for tick in history.changes_of("schedule_tick insert"))
+    for kind, number in ticks.items():
+        yield f"ticks {kind}", number
+    taken = [change for change in history.changes_of("job delete") if change.before["stopped_at"] is not None]
+    at_once = sum(datetime.fromisoformat(change.before["stopped_at"]).timestamp() == change.began for change in taken)
+    yield "jobs that were archived when they stopped", at_once
+
+
+def _kind_of_tick(tick: Change) -> str:
+    if tick.after["by_hand"]:
+        return "by hand"
+    return "with a job" if tick.after["skipped"] is None else f"skipped ({tick.after['skipped']})"
 
 
 def _problems(name: str, found: Findings, history: History) -> Iterator[str]:
@@ -71,10 +100,13 @@ def _history_of(subject: str, history: History) -> Iterator[str]:
     for transaction in history.transactions:
         if subject in transaction.jobs:
             yield f"    transaction {transaction.id}: {transaction.fate}"
+        for add in transaction.keyed:
+            if subject in {add.job, add.holder}:
+                yield f"    transaction {transaction.id}, {transaction.fate}: {add}"
     for request in history.requests:
         if request.job == subject:
             yield f"    asked for: {request.act}, answer {request.answer}"
-    for _, line in sorted(_moments(subject, history)):
+    for _, line in sorted(_moments(subject, history), key=itemgetter(0)):
         yield f"    {line}"
 
 
@@ -88,8 +120,8 @@ def _moments(subject: str, history: History) -> Iterator[tuple[float, str]]:
     for change in history.changes:
         if change.id == subject:
             changed = {
-                name: f"{change.before[name]} -> {value}"
+                name: f"{change.before.get(name)} -> {value}"
                 for name, value in change.after.items()
-                if change.before[name] != value
+                if change.before.get(name) != value
             }
-            yield change.at, f"{change.at:.3f} change {change.seq}: {changed}"[:600]
+            yield change.at, f"{change.at:.3f} change {change.seq} ({change.subject}): {changed}"[:600]
