@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,20 @@ from tests.integration.chaos_parts.evidence import take_evidence
 from tests.integration.chaos_parts.recorder import Recorder
 
 # What was committed must survive the crash of the server, if not that of the machine.
-_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "on", "max_connections": "200"}
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "on",
+    "max_connections": "200",
+    "track_commit_timestamp": "on",
+}
 # Below the ports that connections get by themselves, one of which could take ours while the server is down.
 _PORTS = range(20_000, 30_000)
-_THREADS_AND_BATCHES = ((4, 64), (6, 64), (3, 64))
+_KINDS_OF_WORKERS: Sequence[Mapping[str, Any]] = (
+    {"threads": 4, "batch_size": 64, "lanes": {}},
+    {"threads": 6, "batch_size": 64, "lanes": {"steady": 1, "tick:*": 1}},
+    {"threads": 3, "batch_size": 64, "lanes": {}},
+)
 _SMART_PATIENCE = 1.0
 PATIENCE = 60.0
 
@@ -115,10 +126,9 @@ class Scene:
     # --- processes
 
     def _start_worker(self, number: int) -> Process:
-        """Start a worker process on the network of that *number*: with few threads or more, strict or holding ahead."""
-        threads, batch_size = _THREADS_AND_BATCHES[number % len(_THREADS_AND_BATCHES)]
+        """Start a worker process on the network of that *number*: with few threads or more, reserved or for all."""
         conninfo = self.worker_networks[number].route(self.conninfo)
-        return self._start("worker_program", conninfo, threads=threads, batch_size=batch_size)
+        return self._start("worker_program", conninfo, **_KINDS_OF_WORKERS[number % len(_KINDS_OF_WORKERS)])
 
     def _start(self, program: str, conninfo: str, **options: Any) -> Process:
         process = Process(program, conninfo, self._log, directory=str(self.directory), seed=self._seed, **options)

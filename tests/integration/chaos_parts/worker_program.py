@@ -1,6 +1,6 @@
 """A worker process of a chaos run: it writes down each run, and works until its stdin is closed.
 
-Arguments: the conninfo, and a JSON object with ``directory``, ``threads`` and ``batch_size``.
+Arguments: the conninfo, and a JSON object with ``directory``, ``threads``, ``lanes`` and ``batch_size``.
 """
 
 import json
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import jobqueue_pg
-from jobqueue import Discard, Fixed, JobContext, Registry, Service, Snooze, WorkerPool
+from jobqueue import BackOff, Discard, Fixed, JobContext, Registry, Service, Snooze, WorkerPool
 from jobqueue.errors import BackendError, JobInterruptedError, LostClaimError
-from tests.integration.chaos_parts.plan import worker_settings
+from tests.integration.chaos_parts.plan import SCHEDULES
 from tests.integration.chaos_parts.recorder import Recorder
+from tests.integration.chaos_parts.settings import RETENTION, worker_settings
 
 _SOON = timedelta(seconds=0.2)
 _TICK = 0.02
@@ -42,6 +43,9 @@ def recorded(recorder: Recorder, act: Callable[..., object]) -> Callable[..., ob
         except PlannedError as error:
             outcome = "failed"
             raise PlannedError(f"{error} (claim {ctx.job.claim_id})") from None
+        except BackOff:
+            outcome = "failed"
+            raise
         except (LostClaimError, JobInterruptedError):
             outcome = "interrupted"
             raise
@@ -83,6 +87,13 @@ def discarding(ctx: JobContext, seconds: float, times: int) -> Discard:
     return Discard(f"claim {ctx.job.claim_id}")
 
 
+def backing_off(ctx: JobContext, seconds: float, times: int) -> None:
+    """Have all processes leave the type alone for a while, and then succeed."""
+    steady(ctx, seconds, times)
+    if ctx.job.current_retry_count < times:
+        raise BackOff(f"failure {ctx.job.current_retry_count + 1} of {times} (claim {ctx.job.claim_id})", shared=True)
+
+
 def complete(ctx: JobContext, seconds: float, times: int) -> None:
     assert ctx.bundle() is not None
 
@@ -117,6 +128,8 @@ def make_registry(recorder: Recorder) -> Registry:
         "discarding": discarding,
         "follow-up": steady,
         "complete": complete,
+        "backing off": backing_off,
+        **dict.fromkeys(SCHEDULES, steady),
     }
     for type_, act in acts.items():
         registry.handler(type_, retry=Fixed(_SOON))(recorded(recorder, act))
@@ -129,7 +142,8 @@ def connect(conninfo: str, batch_size: int) -> Service:
     """Connect as soon as there is a server, as a supervisor would that starts us again and again."""
     while True:
         try:
-            return jobqueue_pg.connect(conninfo, origin="worker", settings=worker_settings(batch_size))
+            settings = worker_settings(batch_size)
+            return jobqueue_pg.connect(conninfo, origin="worker", settings=settings, retention=RETENTION)
         except BackendError:
             _NEVER.wait(0.2)
 
@@ -138,7 +152,8 @@ def main() -> None:
     conninfo, options = sys.argv[1], json.loads(sys.argv[2])
     recorder = Recorder(Path(options["directory"]), "worker")
     with closing(connect(conninfo, options["batch_size"])) as service:
-        with WorkerPool(service, make_registry(recorder), threads=options["threads"]):
+        lanes, registry = options["lanes"], make_registry(recorder)
+        with WorkerPool(service, registry, threads=options["threads"], lanes=lanes):
             recorder.note("worker began")
             sys.stdin.read()
         health = service.health()
