@@ -196,6 +196,7 @@ def test_functions_have_a_search_path_of_their_own(connection: Connection) -> No
         "check_on_stopped",
         "add_on_stopped_job",
         "free_unique_key",
+        "notify_schedule_changed",
     }
     for name, settings, definer in found:
         path = "pg_catalog, worker, pg_temp" if name in OF_JOBS else "pg_catalog, pg_temp"

@@ -18,6 +18,7 @@ import jobqueue_pg
 from jobqueue import ClosedError, InvalidJobError, NotInitializedError, SchemaError, UnavailableError, context
 from jobqueue.queue_service import QueueService
 from tests.fixtures.stores import Connection, make_job
+from tests.fixtures.waiting import wait_until
 
 SECRET = "s3cret"
 ODD_NAMES = [
@@ -321,7 +322,8 @@ def test_connections_are_made_at_first_need(migrated: str) -> None:
         return int(row[0])
 
     with closing(jobqueue_pg.connect(migrated, pool_size=2)) as service:
-        assert connections() == 0
+        # The one by which it has looked at the schema takes the server a moment to end.
+        wait_until(lambda: connections() == 0)
         threads = [threading.Thread(target=service.enqueue, args=("t", number)) for number in range(8)]
         for thread in threads:
             thread.start()

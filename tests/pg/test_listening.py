@@ -69,12 +69,12 @@ def test_listen_is_said_only_for_those_who_hear(workers, adding, statements, db)
 
 
 def test_workers_hear_no_ends(workers, registry, statements):
-    """A pool without listeners listens for jobs and lost claims only."""
+    """A pool without listeners listens for jobs, lost claims and changed schedules only."""
     registry.register_func_for_job_type("t", lambda _: None)
     service = workers.service()
     workers.start_on(service, registry)
     assert wait_for_end(service, service.enqueue("t", 1)).succeeded
-    assert sorted(statements) == ["listen claim_lost", "listen job_available"]
+    assert sorted(statements) == ["listen claim_lost", "listen job_available", "listen schedule_changed"]
 
 
 def test_a_service_that_polls_only_refuses_listeners(workers, adding):
