@@ -4,6 +4,7 @@ What a service, or a worker pool, was told to use is in force for all that passe
 outermost. For tests there is more, which is in force in the context that has put it there.
 """
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -75,6 +76,38 @@ def adding_through(middleware: AddMiddleware, *, outermost: bool) -> Generator[N
         _in_force.reset(token)
 
 
+def check_adding_middleware(middleware: object) -> None:
+    """Raise TypeError unless *middleware* can stand between a service and its rows."""
+    _refuse_class(middleware)
+    if lacking := [name for name in ("add_job", "add_bundle") if not callable(getattr(middleware, name, None))]:
+        raise TypeError(
+            f"middleware of a service needs {' and '.join(lacking)}, which {middleware!r:.60} has not: derive it from "
+            "jobqueue.AddMiddleware"
+        )
+
+
+def check_work_middleware(middleware: object) -> None:
+    """Raise TypeError unless *middleware* can stand between workers and handlers."""
+    _refuse_class(middleware)
+    if not callable(middleware):
+        raise TypeError(f"middleware of workers is called with a context and a run, which {middleware!r:.60} cannot be")
+    try:
+        parameters = inspect.signature(middleware)
+    except ValueError:  # of what is not written in Python, nobody knows it
+        return
+    try:
+        parameters.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"middleware of workers is called with a context and a run, which {middleware!r:.60} does not take: {error}"
+        ) from None
+
+
+def _refuse_class(middleware: object) -> None:
+    if isinstance(middleware, type):
+        raise TypeError(f"middleware is an object, not a class: {middleware.__qualname__}()")
+
+
 def add_job_through(service: Service, job: Job, add: Callable[[Job], Job]) -> Job:
     """Pass *job* through all middleware that is in force, and at last to *add*."""
     in_force = _middleware_in_force(service)
@@ -84,7 +117,10 @@ def add_job_through(service: Service, job: Job, add: Callable[[Job], Job]) -> Jo
     def pass_on(job: Job, rest: Sequence[AddingMiddleware]) -> Job:
         if not rest:
             return add(job)
-        return rest[0].add_job(service, job, lambda passed: pass_on(passed, rest[1:]))
+        added = rest[0].add_job(service, job, lambda passed: pass_on(passed, rest[1:]))
+        if not isinstance(added, Job):  # pyright: ignore[reportUnnecessaryIsInstance] - it is an application's code
+            raise _no_answer(rest[0], "add_job", "a Job", added)
+        return added
 
     return pass_on(job, in_force)
 
@@ -95,9 +131,19 @@ def add_bundle_through(service: Service, bundle: JobBundle, add: Callable[[JobBu
     def pass_on(bundle: JobBundle, rest: Sequence[AddingMiddleware]) -> JobBundle:
         if not rest:
             return add(bundle)
-        return rest[0].add_bundle(service, bundle, lambda passed: pass_on(passed, rest[1:]))
+        added = rest[0].add_bundle(service, bundle, lambda passed: pass_on(passed, rest[1:]))
+        if not isinstance(added, JobBundle):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+            raise _no_answer(rest[0], "add_bundle", "a JobBundle", added)
+        return added
 
     return pass_on(bundle, _middleware_in_force(service))
+
+
+def _no_answer(middleware: AddingMiddleware, method: str, kind: str, answer: object) -> TypeError:
+    return TypeError(
+        f"{type(middleware).__qualname__}.{method} must return {kind}, be it added or not, and has returned "
+        f"{answer!r:.60}"
+    )
 
 
 def _middleware_in_force(service: Service) -> Sequence[AddingMiddleware]:
@@ -149,7 +195,7 @@ class CaptureExceptions:
     ``jobqueue.current_job()`` tells it which job it was.
     """
 
-    capture: Callable[[Exception], object]
+    capture: Callable[[Exception], object] = attrs.field(validator=attrs.validators.is_callable())
 
     def __call__(self, context: JobContext, run: Callable[[], object]) -> object:  # noqa: ARG002 - as all of them
         """Run, and have what is raised captured."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from jobqueue.events import COMMITTED_EVENTS, LOCAL_EVENTS, Event, ObservedEvent
 from jobqueue.health import Health
@@ -10,8 +10,8 @@ from jobqueue.listener_group import ListenerGroup
 
 logger = logging.getLogger(__name__)
 
-Observer = Callable[[ObservedEvent], object]
-"""Is called with what happens, in the thread in which it happens, which waits for it: it has to be quick."""
+Observer = Callable[[Any], object]
+"""Is called with an event that it asked for, in the thread in which it happens, which waits for it: it must be quick."""
 
 _ALL_EVENTS: Final = (*LOCAL_EVENTS, *COMMITTED_EVENTS)
 
@@ -21,7 +21,7 @@ class Observers:
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._groups = {kind: ListenerGroup[Observer]("__call__") for kind in _ALL_EVENTS}
+        self._groups: dict[type, ListenerGroup[Observer]] = {kind: ListenerGroup("__call__") for kind in _ALL_EVENTS}
 
     def add(self, observer: Observer, *kinds: type[ObservedEvent]) -> None:
         """Have *observer* called for events of *kinds*; none: of all. Raises TypeError for anything else."""

@@ -113,16 +113,27 @@ class Fixed(ErrorFilter):
         return self.delay
 
 
+def _an_hour_or(step: object) -> timedelta:
+    # What is no timedelta is refused later, by its name.
+    return max(step, _HOUR) if isinstance(step, timedelta) else _HOUR
+
+
 @attrs.frozen
 class Linear(ErrorFilter):
     """Wait *step* before the first retry, longer by as much before each further one, and never over *cap*.
+
+    Without a *cap* it is an hour, or *step* when that is longer.
 
     Raises:
         ValueError: *step* is not a timedelta above zero, or *cap* is less than *step*; as ErrorFilter.
     """
 
     step: timedelta = attrs.field(validator=_check_positive)
-    cap: timedelta = attrs.field(default=_HOUR, validator=_check_positive, kw_only=True)
+    cap: timedelta = attrs.field(
+        default=attrs.Factory(lambda policy: _an_hour_or(policy.step), takes_self=True),
+        validator=_check_positive,
+        kw_only=True,
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.cap < self.step:

@@ -15,7 +15,7 @@ from jobqueue.adding import (
 )
 from jobqueue.bundle import JobBundle
 from jobqueue.events import JobsAdded
-from jobqueue.middleware import add_bundle_through, add_job_through
+from jobqueue.middleware import add_bundle_through, add_job_through, check_adding_middleware
 from jobqueue.models import Job
 from jobqueue.queue_service.opened import Opened
 from jobqueue.retry import RetryPolicy
@@ -42,6 +42,7 @@ class Adds(Opened):
     def use(self, middleware: AddingMiddleware) -> None:
         """Have all that is added pass through *middleware*, within what was added before."""
         self._open_store()
+        check_adding_middleware(middleware)
         self._add_middleware += (middleware,)
 
     def add_job(

@@ -80,7 +80,10 @@ class Service(Adds, Reads, Manages, Acts, Pauses, Schedules, Hears, Protocol):
         ...
 
     def use(self, middleware: AddingMiddleware) -> None:
-        """Have all that is added pass through *middleware*, within what was added before. It stays for good."""
+        """Have all that is added pass through *middleware*, within what was added before. It stays for good.
+
+        Raises TypeError when it has not the methods of ``jobqueue.AddMiddleware``.
+        """
         ...
 
     def claim(self, types: str | Iterable[str], n: int = 1) -> list[Claim]:

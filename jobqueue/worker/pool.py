@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from jobqueue.errors import ClosedError
-from jobqueue.middleware import WorkMiddleware
+from jobqueue.middleware import WorkMiddleware, check_work_middleware
 from jobqueue.registry import Registry, default_registry
 from jobqueue.service import Service
 from jobqueue.threads import Timeout, seconds_of
@@ -91,8 +91,10 @@ class WorkerPool:
         """Have every run pass through *middleware*, within what was added before.
 
         Raises:
+            TypeError: it cannot be called with a context and a run.
             RuntimeError: the pool was started before.
         """
+        check_work_middleware(middleware)
         if self._crew is not None:
             raise RuntimeError("middleware is added before a worker pool is started")
         self._middleware += (middleware,)

@@ -4,6 +4,7 @@
 from uuid import UUID
 
 from jobqueue import Job, JobBundle, Service, ServiceListener
+from jobqueue.events import JobStarted, ObservedEvent, RunEnded
 
 
 class OnlyJobs(ServiceListener):
@@ -48,3 +49,22 @@ def all_forms(service: Service) -> None:
     service.add_job_bundle_stopped_listener(hear_bundle)
     service.add_job_bundle_stopped_listener(hear_job)  # type: ignore[arg-type]
     service.set_job_bundle_of_type_stopped_listener("b", hear_bundle)
+
+
+def observe_start(event: JobStarted) -> None:
+    event.job.payload_json.strip()
+
+
+def observe_runs(event: JobStarted | RunEnded) -> None:
+    event.job.payload_json.strip()
+
+
+def observe_all(event: ObservedEvent) -> None:
+    repr(event)
+
+
+def observe(service: Service) -> None:
+    service.add_observer(observe_start, JobStarted)
+    service.add_observer(observe_runs, JobStarted, RunEnded)
+    service.add_observer(observe_all)
+    service.remove_observer(observe_start)

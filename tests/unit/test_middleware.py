@@ -98,6 +98,62 @@ def test_modes_for_tests_come_last(service, registry):
     assert ran == ["a1"]
 
 
+class Forgetful(AddMiddleware):
+    """Adds, and does not say what."""
+
+    def add_job(self, service, job, add):
+        add(job)
+
+    def add_bundle(self, service, bundle, add):
+        add(bundle)
+
+
+def test_middleware_that_returns_nothing_is_named(service):
+    """Who adds is told which middleware has kept back what it should have returned."""
+    service.use(Forgetful())
+    with pytest.raises(TypeError, match=r"Forgetful.add_job must return a Job.*None"):
+        service.enqueue("t", 1)
+    with pytest.raises(TypeError, match=r"Forgetful.add_bundle must return a JobBundle.*None"):
+        service.add_bundle(JobBundle.new("b", [JobDesc(1, type="t")]))
+
+
+@pytest.mark.parametrize(
+    ("middleware", "why"),
+    [
+        (5, "needs add_job and add_bundle, which 5 has not: derive it from jobqueue.AddMiddleware"),
+        (None, "needs add_job and add_bundle"),
+        (lambda service, job, add: add(job), "needs add_job and add_bundle"),
+        (AddMiddleware, r"not a class: AddMiddleware\(\)"),
+    ],
+)
+def test_what_cannot_stand_before_the_rows_is_refused(service, middleware, why):
+    """Anything but an object with both methods is refused at once, and what is added goes its way."""
+    with pytest.raises(TypeError, match=why):
+        service.use(middleware)
+    assert service.enqueue("t", 1).payload == 1
+
+
+@pytest.mark.parametrize(
+    ("middleware", "why"),
+    [
+        (5, "which 5 cannot be"),
+        (LogRuns, r"not a class: LogRuns\(\)"),
+        (lambda ctx: ctx, "does not take: too many positional arguments"),
+        (lambda ctx, run, more: run(), "missing a required argument: 'more'"),
+    ],
+)
+def test_what_cannot_stand_before_handlers_is_refused(service, registry, middleware, why):
+    """Anything that cannot be called with a context and a run is refused at once, and not when jobs fail of it."""
+    with pytest.raises(TypeError, match=why):
+        WorkerPool(service, registry).use(middleware)
+
+
+def test_a_tracker_of_exceptions_can_be_called():
+    """What is to capture exceptions is looked at when it is given."""
+    with pytest.raises(TypeError, match="must be callable"):
+        CaptureExceptions(5)
+
+
 def test_a_closed_service_uses_nothing(service):
     """As everything else, this is refused after close()."""
     other = jobqueue.connect("memory://")

@@ -123,11 +123,16 @@ def test_linear_is_never_out_of_bounds(retry, step, cap):
     assert delay == (cap if retry * (step // timedelta.resolution) >= cap // timedelta.resolution else retry * step)
 
 
+def test_a_step_of_more_than_an_hour_is_its_own_cap():
+    """Without a cap, a long step is waited for each time."""
+    assert [Linear(2 * HOUR).delay_before(retry) for retry in (1, 2)] == [2 * HOUR, 2 * HOUR]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Linear(timedelta(0)), "step must be longer than zero"),
-        (lambda: Linear(2 * HOUR), "cap must not be less than step"),
+        (lambda: Linear(2 * HOUR, cap=HOUR), "cap must not be less than step"),
         (lambda: Linear(5), "step must be a timedelta, not 5"),
         (lambda: Waits([]), "waits must be one timedelta or more, not \\(\\)"),
         (lambda: Waits([SECOND, -SECOND]), "waits must not be negative"),
