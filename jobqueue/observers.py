@@ -11,7 +11,7 @@ from jobqueue.listener_group import ListenerGroup
 logger = logging.getLogger(__name__)
 
 Observer = Callable[[Any], object]
-"""Is called with an event that it asked for, in the thread in which it happens, which waits for it: it must be quick."""
+"""Is called with events that it asked for, in the thread in which they happen, which waits for it: it must be quick."""
 
 _ALL_EVENTS: Final = (*LOCAL_EVENTS, *COMMITTED_EVENTS)
 
