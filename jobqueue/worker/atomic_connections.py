@@ -1,4 +1,4 @@
-"""The connections of a pool for atomic handlers, as those who claim jobs count them."""
+"""The connections for the atomic handlers of one desk, as those who claim jobs count them."""
 
 from collections.abc import Iterable
 

@@ -194,7 +194,7 @@ class Dispatcher(InHand):
             self._lock.acquire()
             self._trips -= 1
             desk.asked -= limit
-            self._add_reasons(desk.demand.receive(request, arrival.trip.claimed if arrival.trip else ()))
+            desk.looks.add_reasons(desk.demand.receive(request, arrival.trip.claimed if arrival.trip else ()))
             self._outbox.unload(carried, unsent=arrival.unsent, locked=arrival.locked)
             self._arrive(desk, arrival, request, reasons, carried)
             # Who is no worker leaves it to them to run jobs, and to look again; a worker passes on what it leaves.
@@ -227,7 +227,7 @@ class Dispatcher(InHand):
             self.call_keeper()
         if self._closing or self._suspects:
             for each in self._desks:
-                self._hand_back(each.held.take_all_but(0 if self._closing else each.idle))
+                self._hand_back(each, each.held.take_all_but(0 if self._closing else each.idle))
         if request.limit > 0:
             self._note_look(desk, trip, request, reasons)
 

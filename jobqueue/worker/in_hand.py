@@ -27,7 +27,6 @@ class InHand:
         self._lock = threading.RLock()
         poll_seconds = settings.poll_interval.total_seconds()
         self._desks = tuple(Desk(demand, self._lock, poll_seconds) for demand in demands)
-        self._connections = demands[0].connections
         self._changed = threading.Condition(self._lock)  # for those who wait for the workers
         self._anything_kept = threading.Event()
         self._outbox = Outbox()
@@ -61,15 +60,15 @@ class InHand:
 
     def _come_back(self, fence: Fence, seconds: float) -> None:
         desk = self._running.pop(fence, self._desks[0])
-        self._give_back(fence)
+        self._give_back(desk, fence)
         desk.demand.note_duration(seconds)
         if self._closing:
             self._tell_all()
 
-    def _give_back(self, fence: Fence) -> None:
+    def _give_back(self, desk: Desk, fence: Fence) -> None:
         self._suspects.discard(fence)
-        if freed := self._connections.give_back(fence):
-            self._add_reasons(freed)
+        if freed := desk.demand.connections.give_back(fence):
+            desk.looks.add_reasons(freed)
 
     def _add_reasons(self, n: int = 1) -> None:
         for desk in self._desks:
@@ -110,10 +109,10 @@ class InHand:
     def drop(self, lost: Sequence[Fence]) -> list[Fence]:
         """Do not start jobs that are held with claims that were lost; return the claims of those."""
         with self._lock:
-            dropped = [fence for desk in self._desks for fence in desk.held.drop(lost)]
-            for fence in dropped:
-                self._give_back(fence)
-            return dropped
+            dropped = [(desk, fence) for desk in self._desks for fence in desk.held.drop(lost)]
+            for desk, fence in dropped:
+                self._give_back(desk, fence)
+            return [fence for _, fence in dropped]
 
     def hand_back(self, longer_than: float) -> int:
         """Release jobs that have been held unstarted for *longer_than* seconds; return how many."""
@@ -123,13 +122,13 @@ class InHand:
                 late = desk.held.take_late(time.monotonic() - longer_than)
                 for _ in late:
                     desk.demand.note_duration(longer_than)  # those that run take as long, whatever the others took
-                self._hand_back(late)
+                self._hand_back(desk, late)
                 num_late += len(late)
             return num_late
 
-    def _hand_back(self, unstarted: Iterable[HeldJob]) -> None:
+    def _hand_back(self, desk: Desk, unstarted: Iterable[HeldJob]) -> None:
         for held in unstarted:
-            self._give_back(held.job.fence)
+            self._give_back(desk, held.job.fence)
             self._outbox.waiting.append(HandedIn(Outcome.released(held.job), held.since))
 
     # --- ending
@@ -139,7 +138,7 @@ class InHand:
         with self._lock:
             self._closing = True
             for desk in self._desks:
-                self._hand_back(desk.held.take_all_but(0))
+                self._hand_back(desk, desk.held.take_all_but(0))
             self._tell_all()
         self.call_keeper()
 
@@ -167,8 +166,7 @@ class InHand:
     def release(self, job: Job) -> bool:
         """Give back a job whose handler does not end; return whether it had not. The fence refuses what it leads to."""
         with self._lock:
-            if is_running := job.fence in self._running:
-                del self._running[job.fence]
-                self._hand_back([HeldJob(job, time.monotonic())])
+            if (desk := self._running.pop(job.fence, None)) is not None:
+                self._hand_back(desk, [HeldJob(job, time.monotonic())])
         self.call_keeper()
-        return is_running
+        return desk is not None

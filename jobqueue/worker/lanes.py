@@ -50,18 +50,44 @@ def demands_of(registry: Registry, settings: WorkerSettings, num_workers: int, l
     """Return what the workers claim that take any job, and then what those of each lane do.
 
     Raises:
-        RegistrationError: a lane is for jobs that have no handler.
+        RegistrationError: a lane is for jobs that have no handler, or for atomic ones and gets no connection.
     """
-    connections = AtomicConnections(settings.atomic_connections)
+    types_of = {name: types_of_lane(name, registry) for name in lanes}
+    atomic = {name: lanes[name] for name, types in types_of.items() if any(map(registry.is_atomic, types))}
+    kept = _connections_of(atomic, settings.atomic_connections)
 
     def owner_of(name: str) -> str:
         handler = registry.find(name)
         return name if handler is None else handler.type
 
-    def demand_of(types: Sequence[str], number: int) -> Demand:
+    def demand_of(types: Sequence[str], number: int, connections: int) -> Demand:
         return Demand(
-            types, registry.is_atomic, settings, num_workers=number, connections=connections, owner_of=owner_of
+            types,
+            registry.is_atomic,
+            settings,
+            num_workers=number,
+            connections=AtomicConnections(connections),
+            owner_of=owner_of,
         )
 
-    of_lanes = [demand_of(types_of_lane(name, registry), number) for name, number in lanes.items()]
-    return [demand_of(registry.patterns(), num_workers - sum(lanes.values())), *of_lanes]
+    num_left = settings.atomic_connections - sum(kept.values())
+    of_lanes = [demand_of(types, lanes[name], kept.get(name, 0)) for name, types in types_of.items()]
+    return [demand_of(registry.patterns(), num_workers - sum(lanes.values()), num_left), *of_lanes]
+
+
+def _connections_of(atomic: Lanes, number: int) -> Mapping[str, int]:
+    """Share connections out among *atomic* lanes, one for each thread at most; leave one for threads without a lane.
+
+    A lane that had none to itself would wait as long as other jobs have all of them.
+    """
+    if number <= len(atomic):
+        raise RegistrationError(
+            f"atomic_connections is {number}, but each lane of atomic handlers ({', '.join(map(repr, atomic))}) needs "
+            f"one to itself, and threads without a lane need one: set it to {len(atomic) + 1} or more, "
+            "or leave out a lane"
+        )
+    kept = dict.fromkeys(atomic, 0)
+    for _ in range(min(number - 1, sum(atomic.values()))):
+        wanting = [name for name, threads in atomic.items() if kept[name] < threads]
+        kept[min(wanting, key=kept.__getitem__)] += 1
+    return kept

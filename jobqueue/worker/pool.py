@@ -124,7 +124,8 @@ class WorkerPool:
         Raises:
             RuntimeError: the pool was started before.
             ClosedError: the service is closed, or the pool belongs to a process from which this one was forked.
-            RegistrationError: a lane is for jobs that have no handler.
+            RegistrationError: a lane is for jobs that have no handler, or there are too few ``atomic_connections`` for
+                the lanes of atomic handlers.
         """
         if self._is_inherited:
             raise ClosedError(

@@ -72,6 +72,27 @@ def test_no_more_connections_than_allowed(workers, registry, db):
     assert fetch_all(db, EFFECTS) == list(range(6))
 
 
+def test_a_lane_has_connections_to_itself(workers, registry, db):
+    """While slow atomic jobs have all connections that they can get, atomic jobs of a lane run in its threads."""
+    leave = threading.Event()
+    registry.handler("mail", atomic=True)(affect)
+
+    @registry.handler("slow", atomic=True)
+    def slow(ctx: JobContext, number: int) -> None:
+        assert leave.wait(20)
+
+    service = workers.service(atomic_connections=4)
+    service.add_jobs([Job.new("slow", number, priority=1) for number in range(8)])
+    workers.start_on(service, registry, 8, lanes={"mail": 2})
+    started = "select count(*) from worker.job where started_at is not null and stopped_at is null"
+    wait_until(lambda: fetch_all(db, started) == [2])
+    mails = [service.enqueue("mail", number) for number in range(3)]
+    assert all(wait_for_end(service, mail).state is State.SUCCEEDED for mail in mails)
+    assert fetch_all(db, started) == [2]
+    leave.set()
+    wait_until(lambda: fetch_all(db, "select count(*) from worker.job where stopped_at is null") == [0])
+
+
 def test_a_lost_connection_is_a_rescue(workers, registry, db):
     """A run whose connection is killed is taken up again without a retry, as often as a killed worker's job is."""
     service = workers.service(max_rescues=2)

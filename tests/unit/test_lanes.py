@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 import jobqueue
-from jobqueue import RegistrationError, Registry, WorkerPool, WorkerSettings, current_job
-from jobqueue.worker.lanes import types_of_lane
+from jobqueue import JobContext, RegistrationError, Registry, WorkerPool, WorkerSettings, current_job
+from jobqueue.worker.lanes import demands_of, types_of_lane
 from tests.fixtures.rig import LONG, Rig
 from tests.fixtures.waiting import wait_until
 
@@ -20,8 +20,8 @@ SHORT = 1e-4
 def rigs():
     made = []
 
-    def make(*desks, batch_size=1):
-        made.append(Rig(batch_size=batch_size, desks=desks))
+    def make(*desks, batch_size=1, demands=()):
+        made.append(Rig(batch_size=batch_size, desks=desks, demands=demands))
         return made[-1]
 
     yield make
@@ -34,6 +34,16 @@ def service():
     settings = WorkerSettings(poll_interval=LONG, batch_size=64)
     with closing(jobqueue.connect("memory://", settings=settings, origin="tests")) as service:
         yield service
+
+
+def atomic_registry():
+    def work(ctx: JobContext) -> None: ...
+
+    registry = Registry()
+    for name in ("mail", "report:*", "slow"):
+        registry.handler(name, atomic=True)(work)
+    registry.register("plain", lambda *_: None)
+    return registry
 
 
 @pytest.mark.parametrize(
@@ -81,6 +91,54 @@ def test_what_a_lane_claims(lane, registered, types):
     for name in registered:
         registry.register(name, lambda *_: None)
     assert list(types_of_lane(lane, registry)) == types
+
+
+@pytest.mark.parametrize(
+    ("lanes", "connections", "shares"),
+    [
+        ({}, 4, [4]),
+        ({"plain": 3}, 4, [4, 0]),
+        ({"mail": 2}, 4, [2, 2]),
+        ({"mail": 5}, 4, [1, 3]),
+        ({"mail": 5, "plain": 1, "report:*": 2}, 4, [1, 2, 0, 1]),
+        ({"mail": 5, "report:*": 1}, 9, [3, 5, 1]),
+        ({"mail": 5, "report:*": 2}, 3, [1, 1, 1]),
+    ],
+)
+def test_connections_are_shared_out(lanes, connections, shares):
+    """Each lane of atomic handlers has some that nobody else can take, and at least one is left for the others."""
+    demands = demands_of(atomic_registry(), WorkerSettings(atomic_connections=connections), 10, lanes)
+    assert [demand.connections.num_free for demand in demands] == shares
+
+
+def test_too_few_connections_for_lanes(service):
+    """A lane that could have no connection to itself is refused, with what to do, when the pool is started."""
+    lanes = {"mail": 1, "report:*": 1}
+    with pytest.raises(
+        RegistrationError, match=r"atomic_connections is 2.*\('mail', 'report:\*'\).*set it to 3 or more"
+    ):
+        demands_of(atomic_registry(), WorkerSettings(atomic_connections=2), 10, lanes)
+    with closing(jobqueue.connect("memory://", settings=WorkerSettings(atomic_connections=1), origin="tests")) as few:
+        pool = WorkerPool(few, atomic_registry(), lanes={"mail": 1})
+        with pytest.raises(RegistrationError, match="atomic_connections is 1"):
+            pool.start()
+
+
+def test_a_trip_of_a_lane_keeps_no_connection_from_others(rigs):
+    """While a trip may bring as many atomic jobs as there are connections, a thread of another lane gets its job."""
+    demands = demands_of(atomic_registry(), WorkerSettings(atomic_connections=3), 4, {"mail": 1, "report:*": 1})
+    rig = rigs(batch_size=64, demands=demands)
+    mail, report = rig.lanes
+    mail.demand.note_duration(0.001)
+    on_its_way = threading.Event()
+    rig.store.gates.append(on_its_way)
+    rig.ask(mail)
+    wait_until(lambda: rig.store.travelling == 1)
+    rig.add(type="report:day")
+    asked = rig.ask(report)
+    rig.dispatcher.ring("report:day")
+    assert asked.result(5).type == "report:day"
+    on_its_way.set()
 
 
 def test_a_trip_asks_for_what_idle_threads_may_run(rigs):
