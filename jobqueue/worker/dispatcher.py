@@ -200,6 +200,8 @@ class Dispatcher(InHand):
             # Who is no worker leaves it to them to run jobs, and to look again; a worker passes on what it leaves.
             if not by_worker:
                 self._wake()
+            elif len(self._desks) > 1:
+                self._wake_for_looks()
             if self._lent:
                 self._changed.notify_all()
 
@@ -238,6 +240,12 @@ class Dispatcher(InHand):
             desk.looks.heed(reasons)
         else:
             desk.looks.add_reasons()
+
+    def _wake_for_looks(self) -> None:
+        """Wake a worker of each desk whose next look is due before anybody there would wake for it."""
+        for desk in self._desks:
+            if desk.all_oversleep(desk.looks.due_at) and self._limit(desk) > 0:
+                desk.wake_one()
 
     # --- for whoever hears of jobs
 
@@ -300,6 +308,7 @@ class Dispatcher(InHand):
         with self._lock:
             for desk in self._desks:
                 desk.looks.expect_at(self._back_offs.next_end(time.monotonic()))
+            self._wake_for_looks()
 
     def carry_overdue(self, longer_than: float) -> None:
         """Make a trip, if something was handed in *longer_than* seconds ago and no worker has taken it."""

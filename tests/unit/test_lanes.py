@@ -8,6 +8,7 @@ import pytest
 
 import jobqueue
 from jobqueue import JobContext, RegistrationError, Registry, WorkerPool, WorkerSettings, current_job
+from jobqueue.outcomes import Outcome
 from jobqueue.worker.lanes import demands_of, types_of_lane
 from tests.fixtures.rig import LONG, Rig
 from tests.fixtures.waiting import wait_until
@@ -201,6 +202,39 @@ def test_a_ring_wakes_those_whom_it_concerns(rigs):
     assert rig.store.asked_for[looks:] == [("mail", "slow")]
     rig.dispatcher.ring("mail")
     wait_until(lambda: rig.store.asked_for[looks + 1 :].count(("mail",)) == 1)
+
+
+def test_a_lane_that_rings_while_all_trips_are_on_their_way_is_looked_for(rigs):
+    """When one of them comes back, a thread of that lane makes the next trip, though nobody else has reason to."""
+    rig = rigs((("a", "b", "c"), 1), (("a",), 1), (("b",), 1), (("c",), 1))
+    first, second, third = rig.lanes
+    asked = rig.ask(third)
+    wait_until(lambda: third.alarms)
+    on_their_way = [threading.Event(), threading.Event()]
+    rig.store.gates.extend(on_their_way)
+    for lane in (first, second):
+        rig.ask(lane)
+    wait_until(lambda: rig.store.travelling == 2)
+    rig.add(type="c")
+    rig.dispatcher.ring("c")
+    wait_until(lambda: third.looks.due_at == 0 and third.alarms and not third._is_waking)
+    on_their_way[0].set()
+    assert asked.result(5).type == "c"
+    on_their_way[1].set()
+
+
+def test_a_lane_looks_for_what_others_have_put_off(rigs):
+    """A job of its own that a thread without a lane has put off is taken when it is due, with that thread busy."""
+    rig = rigs((("mail", "slow"), 1), (("mail",), 1))
+    [lane] = rig.lanes
+    [mail, slow] = [*rig.add(type="mail", priority=1), *rig.add(type="slow")]
+    job = rig.ask().result(5)
+    assert job.id == mail.id
+    asked = rig.ask(lane)
+    wait_until(lambda: lane.alarms)
+    rig.dispatcher.hand_in(Outcome.snoozed(job, timedelta(seconds=0.2)), SHORT)
+    assert rig.ask().result(5).id == slow.id
+    assert asked.result(5).id == mail.id
 
 
 def test_slow_jobs_leave_a_lane_alone(service):
