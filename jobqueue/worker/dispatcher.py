@@ -177,7 +177,7 @@ class Dispatcher(InHand):
         """Carry out all that was handed in, and bring jobs. Called with the lock, which is given up on the way."""
         now = time.monotonic()
         limit = self._limit(desk) if self._gate is None or self._gate.is_fresh(now) else 0
-        reasons = desk.looks.begin() if limit > 0 else 0
+        reasons = self._begin_look(desk, now) if limit > 0 else 0
         carried = self._outbox.load()
         self._trips += 1
         desk.asked += limit
@@ -204,6 +204,12 @@ class Dispatcher(InHand):
                 self._wake_for_looks()
             if self._lent:
                 self._changed.notify_all()
+
+    def _begin_look(self, desk: Desk, now: float) -> int:
+        reasons = desk.looks.begin()
+        # What this look leaves out may be open again before it comes back.
+        desk.looks.expect_at(self._back_offs.next_end(now))
+        return reasons
 
     def _arrive(
         self, desk: Desk, arrival: Arrival, request: TripRequest, reasons: int, carried: Sequence[HandedIn]
@@ -235,7 +241,6 @@ class Dispatcher(InHand):
 
     def _note_look(self, desk: Desk, trip: Trip, request: TripRequest, reasons: int) -> None:
         self._back_offs.heed(trip.backed_off)
-        desk.looks.expect_at(self._back_offs.next_end(time.monotonic()))
         if len(trip.claimed) < request.limit and request.sees_all:
             desk.looks.heed(reasons)
         else:

@@ -5,12 +5,14 @@ import time
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
 
+import attrs
 import pytest
 
 from jobqueue.errors import UnavailableError
 from jobqueue.outcomes import Outcome, OutcomeKind, RunError
 from jobqueue.worker.dispatcher import MAX_TRIPS
 from jobqueue.worker.outbox import HandedIn
+from tests.fixtures.rig import Rig
 from tests.fixtures.waiting import wait_until
 
 LONG = timedelta(seconds=30)
@@ -92,6 +94,26 @@ def test_a_ring_during_a_trip_leads_to_another_look(rig):
     rig.add()
     rig.dispatcher.ring()
     assert asked.result(5) is not None
+
+
+def test_a_back_off_that_ends_during_a_trip_leads_to_another_look(monkeypatch):
+    """What a trip has left out is looked for when it comes back, and not when the poll interval is over."""
+    monkeypatch.setattr("jobqueue.worker.back_offs._SHORTEST", 1.0)
+    rig = Rig(desks=((("t", "other"), 1),))
+    try:
+        first, second = rig.add(2)
+        job = rig.ask().result(5)
+        assert job == first
+        rig.back_offs.note_end(job, Outcome.failed(job, attrs.evolve(ERROR, back_off=True)), NO_TIME)
+        rig.dispatcher.note_back_off()
+        rig.store.open_gate.clear()
+        asked = rig.ask()
+        wait_until(lambda: rig.store.asked_for == [("t", "other"), ("other",)])
+        wait_until(lambda: not rig.back_offs.closed())
+        rig.store.open_gate.set()
+        assert asked.result(5) == second
+    finally:
+        rig.end()
 
 
 def test_a_ring_while_nobody_waits_is_remembered(rig):
