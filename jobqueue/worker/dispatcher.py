@@ -151,7 +151,7 @@ class Dispatcher(InHand):
     def _alarm(self, desk: Desk, now: float) -> float:
         """Until when a worker may wait."""
         alarm = min(self._due_at(desk), now + desk.looks.poll_seconds, self._back_offs.next_end(now))
-        if self._gate is not None and not self._gate.is_being_asked:
+        if self._gate is not None and not self._gate.is_being_asked and not self._closing:
             alarm = min(alarm, self._gate.ask_again_at)
         return alarm
 

@@ -9,6 +9,7 @@ import pytest
 
 import jobqueue
 from jobqueue import Registry, State, WorkerPool, WorkerSettings
+from jobqueue.errors import UnavailableError
 from jobqueue.health import Health
 from jobqueue.outcomes import Outcome
 from jobqueue.worker.gate import Gate
@@ -124,6 +125,26 @@ def test_a_slow_gate_holds_up_claims_and_no_outcomes(rigs):
     answer.set()
     wait_until(lambda: asked.done() or other.done())
     assert (asked if asked.done() else other).result().id == second.id
+
+
+def test_a_pool_that_closes_does_not_wait_for_its_gate(rigs, monkeypatch):
+    """While the database does not take the last outcomes, workers sleep until the next try, whatever is closed."""
+    doors = Doors("t")
+    rig = rigs(doors, "t")
+    rig.dispatcher.set_gate(None)
+    rig.add()
+    job = rig.ask().result(5)
+    rig.dispatcher.set_gate(Gate(doors, ["t"], Health().vital("gate")))
+    asked = [rig.ask(), rig.ask()]
+    wait_until(lambda: len(rig.desk.alarms) == 2 and doors.asked["t"] == 2)
+    waits, wait = [], rig.desk.wait_until
+    monkeypatch.setattr(rig.desk, "wait_until", lambda alarm, now: waits.append(alarm - now) or wait(alarm, now))
+    rig.store.failures.extend([UnavailableError("away")] * 3)
+    rig.dispatcher.close()
+    rig.dispatcher.hand_in(Outcome.finished(job), 1e-6)
+    assert [future.result(20) for future in asked] == [None, None]
+    assert min(waits) > 0
+    assert len(waits) < 50
 
 
 def test_a_pool_obeys_its_gate(service, registry, ran):
