@@ -1,8 +1,9 @@
 """Lanes: threads of a pool that are reserved for jobs of one type, or of those that a pattern covers."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
-from jobqueue.errors import RegistrationError
+from jobqueue.errors import InvalidJobError, RegistrationError
 from jobqueue.limits import COUNT, check_int, check_type_or_pattern
 from jobqueue.pauses import covers
 from jobqueue.registry import Registry
@@ -14,11 +15,20 @@ Lanes = Mapping[str, int]
 """How many threads are reserved for each type or pattern."""
 
 
-def check_lanes(lanes: Lanes | None, threads: int) -> dict[str, int]:
-    """Return *lanes* that leave at least one of so many *threads* to jobs of any type, or raise ValueError."""
+def check_lanes(lanes: object, threads: int) -> dict[str, int]:
+    """Return *lanes* that leave at least one of so many *threads* to jobs of any type.
+
+    Raises:
+        TypeError: they are no mapping, and not None.
+        ValueError: a name or a number in them is none, or no thread is left.
+    """
+    if lanes is None:
+        return {}
+    if not isinstance(lanes, Mapping):
+        raise TypeError(f'lanes must be a mapping such as {{"mail": 2}}, not {type(lanes).__qualname__} {lanes!r:.40}')
     checked = {
-        check_type_or_pattern("lanes", name): check_int(f"the number of threads for {name!r}", number, COUNT[1:])
-        for name, number in (lanes or {}).items()
+        check_type_or_pattern("lanes", name): _check_number(name, number)
+        for name, number in cast("Mapping[object, object]", lanes).items()
     }
     reserved = sum(checked.values())
     if checked and reserved >= threads:
@@ -27,6 +37,13 @@ def check_lanes(lanes: Lanes | None, threads: int) -> dict[str, int]:
             f"start {reserved + 1} threads or more"
         )
     return checked
+
+
+def _check_number(name: object, number: object) -> int:
+    try:
+        return check_int(f"lanes[{name!r:.40}]", number, COUNT[1:])
+    except InvalidJobError as error:
+        raise InvalidJobError(str(error), field="lanes") from None
 
 
 def types_of_lane(lane: str, registry: Registry) -> Sequence[str]:

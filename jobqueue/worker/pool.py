@@ -33,6 +33,7 @@ class WorkerPool:
     run no other jobs; those that are not reserved run any.
 
     Raises:
+        TypeError: *threads* is no int, or *lanes* no mapping.
         ValueError: *threads* is less than 1, or *lanes* leaves none of them for jobs of any type.
     """
 
@@ -44,13 +45,11 @@ class WorkerPool:
         *,
         lanes: Lanes | None = None,
     ) -> None:
-        if threads < 1:
-            raise ValueError(f"a worker pool needs at least 1 thread, not {threads}")
+        self._threads = _check_threads(threads)
         self._lanes = check_lanes(lanes, threads)
         self._is_open: GateFunction | None = None
         self._service = service
         self._registry = registry
-        self._threads = threads
         self._process = os.getpid()
         self._crew: Crew | None = None
         self._stopped = False
@@ -233,6 +232,14 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish()
+
+
+def _check_threads(threads: object) -> int:
+    if not isinstance(threads, int) or isinstance(threads, bool):
+        raise TypeError(f"threads must be an int, not {type(threads).__qualname__} {threads!r:.40}")
+    if threads < 1:
+        raise ValueError(f"a worker pool needs at least 1 thread, not {threads}")
+    return threads
 
 
 def _bounded(seconds: float | None) -> float:

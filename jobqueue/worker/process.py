@@ -27,6 +27,7 @@ def start_threads(n: int, *, middleware: Iterable[WorkMiddleware] = (), lanes: L
     When ``stop_threads`` has left jobs running, these are waited for.
 
     Raises:
+        TypeError: *n* is no int, or *lanes* no mapping.
         ValueError: *n* is less than 1, or *lanes* leaves none of them for jobs of any type.
         RegistrationError: a lane is for jobs that have no handler.
         JobQueueError: worker threads are running already.

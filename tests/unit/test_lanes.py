@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 import jobqueue
-from jobqueue import JobContext, RegistrationError, Registry, WorkerPool, WorkerSettings, current_job
+from jobqueue import InvalidJobError, JobContext, RegistrationError, Registry, WorkerPool, WorkerSettings, current_job
 from jobqueue.outcomes import Outcome
 from jobqueue.worker.lanes import demands_of, types_of_lane
 from tests.fixtures.rig import LONG, Rig
@@ -52,8 +52,8 @@ def atomic_registry():
     [
         ({"mail": 4}, 4, "reserve 4 of 4 threads, but at least one.*start 5 threads or more"),
         ({"mail": 1, "report:*": 1}, 2, "reserve 2 of 2 threads"),
-        ({"mail": 0}, 4, "must be 1 to"),
-        ({"mail": True}, 4, "must be an int"),
+        ({"mail": 0}, 4, r"^lanes\['mail'\] must be 1 to"),
+        ({"mail": True}, 4, r"^lanes\['mail'\] must be an int"),
         ({"a*": 1}, 4, "neither a job type"),
     ],
 )
@@ -61,6 +61,27 @@ def test_lanes_that_are_none(service, lanes, threads, message):
     """Names, counts, and a thread that is left for everything, are checked when the pool is made."""
     with pytest.raises(ValueError, match=message):
         WorkerPool(service, Registry(), threads=threads, lanes=lanes)
+
+
+def test_a_wrong_number_of_a_lane_is_of_the_lanes(service):
+    """The error names what was passed to the pool."""
+    with pytest.raises(InvalidJobError) as caught:
+        WorkerPool(service, Registry(), lanes={"mail": 1.5})
+    assert caught.value.field == "lanes"
+
+
+@pytest.mark.parametrize("lanes", [["mail"], "mail", 2, []])
+def test_lanes_are_a_mapping(service, lanes):
+    """Anything else is refused at once, also what is empty."""
+    with pytest.raises(TypeError, match="lanes must be a mapping such as"):
+        WorkerPool(service, Registry(), lanes=lanes)
+
+
+@pytest.mark.parametrize("threads", [1.5, "2", True, None])
+def test_threads_are_counted(service, threads):
+    """A number of threads that is no int is refused when the pool is made, not when it is started."""
+    with pytest.raises(TypeError, match=f"threads must be an int, not {type(threads).__name__} "):
+        WorkerPool(service, Registry(), threads=threads)
 
 
 def test_a_lane_without_a_handler_is_refused(service):
