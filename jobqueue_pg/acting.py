@@ -1,7 +1,8 @@
 """What is done to all jobs that a filter means, in the tables of one schema."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, LiteralString
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
 
 import attrs
 import psycopg
@@ -10,9 +11,11 @@ from jobqueue.acting import Acted
 from jobqueue.job_filter import JobFilter
 from jobqueue_pg.database import Database
 from jobqueue_pg.queries import listing as queries
-from jobqueue_pg.taking_back import taking_keys_back
+from jobqueue_pg.rows import Row
+from jobqueue_pg.taking_back import reset, taking_keys_back
 
-_Statement = Callable[[Mapping[str, object]], LiteralString]
+_Connection = psycopg.Connection[Any]
+_Change = Callable[[_Connection, Sequence[UUID], Mapping[str, object]], list[Row]]
 
 
 class PostgresActing:
@@ -24,17 +27,21 @@ class PostgresActing:
 
     def replay(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
         """Make those of the next *limit* jobs that have failed as good as new."""
-        return taking_keys_back(
-            lambda takes: self._act(queries.replay_found, which, limit, after, takes_keys_back=takes)
-        )
+
+        def replay(connection: _Connection, found: Sequence[UUID], parameters: Mapping[str, object]) -> list[Row]:
+            return reset(self._database, connection, found, queries.replay_found(parameters), parameters)
+
+        return taking_keys_back(lambda takes: self._act(replay, which, limit, after, takes_keys_back=takes))
 
     def delete(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
         """Delete the next *limit* jobs, and take them out of the counts of their bundles."""
-        return self._act(queries.delete_found, which, limit, after)
 
-    def _act(
-        self, statement: _Statement, which: JobFilter, limit: int, after: Any, *, takes_keys_back: bool = True
-    ) -> Acted:
+        def delete(connection: _Connection, _found: Sequence[UUID], parameters: Mapping[str, object]) -> list[Row]:
+            return self._database.execute(connection, queries.delete_found(parameters), parameters).fetchall()
+
+        return self._act(delete, which, limit, after)
+
+    def _act(self, change: _Change, which: JobFilter, limit: int, after: Any, *, takes_keys_back: bool = True) -> Acted:
         # The moment stays as the server spells it, which has some that Python cannot hold.
         created_at, job_id = after or (None, None)
         parameters: dict[str, object] = {
@@ -45,13 +52,13 @@ class PostgresActing:
             "takes_keys_back": takes_keys_back,
         }
 
-        def act(connection: psycopg.Connection[Any]) -> Acted:
+        def act(connection: _Connection) -> Acted:
             found = self._database.execute(connection, queries.find_jobs(parameters), parameters).fetchall()
             if not found:
                 return Acted()
             # In order, and those that are found on this page alone.
-            these = {**parameters, **self._channels, "found": [row[0] for row in found]}
-            changed = self._database.execute(connection, statement(parameters), these).fetchall()
+            ids = [row[0] for row in found]
+            changed = change(connection, ids, {**parameters, **self._channels, "found": ids})
             last_id, last_created_at = found[-1]
             return Acted(number=len(changed), place=(last_created_at, last_id) if len(found) == limit else None)
 

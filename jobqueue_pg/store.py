@@ -27,7 +27,7 @@ from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import listing, managing
 from jobqueue_pg.schedules import PostgresSchedules
 from jobqueue_pg.schema import channel_prefix
-from jobqueue_pg.taking_back import taking_keys_back
+from jobqueue_pg.taking_back import reset, taking_keys_back
 from jobqueue_pg.worker_store import PostgresWorkerStore
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,13 @@ class PostgresStore:
 
     def _reset(self, statement: LiteralString, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         ids = list(job_ids)
-        return taking_keys_back(lambda takes: self._ids(statement, {"ids": ids, "takes_keys_back": takes}))
+
+        def act(takes: bool) -> frozenset[UUID]:  # noqa: FBT001 - it has a name in the statement
+            which = {**self._channels, "ids": ids, "takes_keys_back": takes}
+            changed = self._database.transact(lambda lent: reset(self._database, lent, ids, statement, which))
+            return frozenset(row[0] for row in changed)
+
+        return taking_keys_back(act)
 
     def cancel_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Stop those of the jobs that have not stopped."""

@@ -1,15 +1,23 @@
 """Jobs that are made as good as new take their unique keys back, unless somebody else is faster."""
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final, LiteralString, TypeVar
+from uuid import UUID
 
-from psycopg.errors import UniqueViolation
+import psycopg
+from psycopg.errors import LockNotAvailable, UniqueViolation
 
-from jobqueue.errors import RefusedError
+from jobqueue_pg.database import Database
+from jobqueue_pg.queries.uniqueness import LOCK_TO_TAKE_KEYS_BACK
+from jobqueue_pg.rows import Row
 
 _TIMES_TO_TAKE_KEYS_BACK: Final = 3
 
 _T = TypeVar("_T")
+
+
+class _KeyIsTakenError(Exception):
+    """Somebody else has a key that is to be taken back, or has added a job with it and not ended the transaction."""
 
 
 def taking_keys_back(act: Callable[[bool], _T]) -> _T:
@@ -17,7 +25,26 @@ def taking_keys_back(act: Callable[[bool], _T]) -> _T:
     for _ in range(_TIMES_TO_TAKE_KEYS_BACK):
         try:
             return act(True)  # noqa: FBT003 - it has a name where it is called
-        except RefusedError as error:
-            if not isinstance(error.__cause__, UniqueViolation):
-                raise
+        except _KeyIsTakenError:
+            continue
     return act(False)  # noqa: FBT003 - as above
+
+
+def reset(
+    database: Database,
+    connection: psycopg.Connection[Any],
+    ids: Collection[UUID],
+    statement: LiteralString,
+    parameters: Mapping[str, object],
+) -> list[Row]:
+    """Run *statement*, which makes the jobs *ids* as good as new, as the last of a transaction; return its rows.
+
+    The jobs are locked first, for which is waited as long as usual, and not as briefly as for keys.
+    """
+    if not parameters["takes_keys_back"]:
+        return database.execute(connection, statement, parameters).fetchall()
+    database.execute(connection, LOCK_TO_TAKE_KEYS_BACK, {"ids": ids})
+    try:
+        return database.execute(connection, statement, parameters).fetchall()
+    except (LockNotAvailable, UniqueViolation) as error:
+        raise _KeyIsTakenError from error

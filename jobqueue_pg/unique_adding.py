@@ -7,7 +7,7 @@ from uuid import UUID
 
 import attrs
 import psycopg
-from psycopg.errors import InsufficientPrivilege, LockNotAvailable, SerializationFailure
+from psycopg.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable, SerializationFailure
 
 from jobqueue.errors import DuplicateJobError
 from jobqueue.models import Job
@@ -131,4 +131,6 @@ def meant_by(error: psycopg.Error, jobs: Sequence[Job]) -> DuplicateJobError | N
             "SERIALIZABLE, and began before that was added. Roll it back, and do all of it again; nothing was added",
             existing_id=None,
         )
+    if isinstance(error, DeadlockDetected):
+        return pending(jobs)
     return None

@@ -132,6 +132,28 @@ select {_AS_BEFORE} from settings s, (select count(*) from replaced) as done
 
 # --- taking back
 
+# Whoever waits for a key that he takes back holds locks on jobs, and takes keys in the order of these, not of the keys:
+# he gives in before a server looks for deadlocks, as the others are callers who would lose more than a moment. From
+# then on in this transaction; where no key is to be taken back, all is as usual.
+LOCK_TO_TAKE_KEYS_BACK: Final = """
+with locked as materialized (
+  select j.unique_key_spent
+  from {schema}.job j
+  where j.id = any(%(ids)s::uuid[])
+  order by j.id
+  for no key update
+)
+select set_config('lock_timeout', greatest(1, (
+  extract(epoch from least(
+    nullif(current_setting('lock_timeout')::interval, interval '0'),
+    current_setting('deadlock_timeout')::interval / 2,
+    interval '500 ms'
+  )) * 1000
+)::bigint)::text, true)
+from locked
+having count(unique_key_spent) > 0
+"""
+
 # Of jobs that are to be as good as new, those that may have their keys again: of several the first, unless the time is
 # over or somebody else holds the key. The offset keeps this from becoming a join that reads the whole index.
 TAKING_BACK: Final = f"""

@@ -115,6 +115,59 @@ def test_a_reset_that_meets_another_tries_again(
         worker_store.save_outcomes([Outcome.failed(claim_one(worker_store), ERROR)])
 
 
+@pytest.mark.parametrize("act", ["reset_jobs", "replay_jobs"])
+def test_a_reset_waits_for_no_key_for_long(
+    service: QueueService, caller: Connection, db: Connection, worker_store: WorkerStore, act: str
+) -> None:
+    """It does without a key that somebody's open transaction has added, and locks nothing until that ends."""
+    jobs = service.add_jobs([Job.new("t", 1, unique_key=key) for key in "kl"])
+    worker_store.save_outcomes([Outcome.failed(job, ERROR) for job in worker_store.claim_jobs(["t"], 2, CLAIMANT)])
+    service.add_job(Job.new("t", 1, unique_key="k"), connection=caller)
+    with ThreadPoolExecutor(1) as executor:
+        later = executor.submit(getattr(service, act), [job.id for job in jobs])
+        try:
+            assert later.result(20) == 2
+        finally:
+            caller.rollback()
+    assert [row_of(db, job.id)["started_at"] for job in jobs] == [None, None]
+    assert row_of(db, jobs[0].id)["unique_key"] is None
+
+
+def test_a_reset_is_as_patient_with_rows(
+    service: QueueService, db: Connection, other_db: Connection, worker_store: WorkerStore
+) -> None:
+    """For a job that somebody has locked it waits as ever, though it takes a key back."""
+    job = service.enqueue("t", 1, unique_key="k")
+    worker_store.save_outcomes([Outcome.failed(claim_one(worker_store), ERROR)])
+    with other_db.transaction():
+        other_db.execute("select from worker.job for update")
+        with blocked(db, lambda: service.reset_job(job.id)) as later:
+            with pytest.raises(TimeoutError):
+                later.result(3)
+            other_db.execute("commit")
+    assert row_of(db, job.id)["unique_key"] == "k"
+
+
+def test_a_deadlock_of_keys_is_undecided(
+    service: QueueService, caller: Connection, other_db: Connection, db: Connection
+) -> None:
+    """Of two that want each other's keys, one is told so, and its transaction goes on with what it had added."""
+    keys = {key: Job.new("t", 1, unique_key=key) for key in "abc"}
+    other_db.execute("set deadlock_timeout = '1min'")
+    caller.execute("set deadlock_timeout = '10ms'")
+    service.add_job(keys["a"], connection=caller)
+    other_db.execute("begin")
+    service.add_job(keys["b"], connection=other_db)
+    with blocked(db, lambda: service.add_job(Job.new("t", 2, unique_key="a"), connection=other_db)) as later:
+        with pytest.raises(DuplicateJobError) as caught:
+            service.add_jobs([keys["c"], Job.new("t", 2, unique_key="b")], connection=caller)
+        assert caught.value.pending
+        caller.commit()
+    assert later.result(10).is_duplicate
+    other_db.execute("commit")
+    assert fetch_all(db, "select unique_key from worker.job order by 1") == ["a", "b"]
+
+
 def test_a_holder_that_is_locked_is_waited_for(impatient: QueueService, other_db: Connection) -> None:
     """A payload that is to be replaced in a row that somebody holds is as undecided as a key."""
     job = impatient.enqueue("t", 1, unique_key="k")
