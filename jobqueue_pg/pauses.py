@@ -1,15 +1,15 @@
 """Pauses as rows in PostgreSQL, and what claims say and know of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, LiteralString
 
 import attrs
 
 from jobqueue.pauses import PausedType, concerns
 from jobqueue_pg.database import Database
-from jobqueue_pg.queries.pauses import GET_PAUSED_TYPES, PAUSE_TYPE, RESUME_TYPE
+from jobqueue_pg.queries.pauses import GET_PAUSED_TYPES, PAUSE_TYPE, RESUME_TYPE, TELL_OF_WAITING
 from jobqueue_pg.rows import Row
 from jobqueue_pg.schema import channel_prefix
 
@@ -25,22 +25,30 @@ class PostgresPauses:
         self, type: str, *, until: datetime | None, lasts: timedelta | None, reason: str | None
     ) -> PausedType | None:
         """Pause a type or pattern."""
-        found = self._database.fetch(
-            PAUSE_TYPE,
-            {
-                "type": type,
-                "until": until,
-                "seconds": None if lasts is None else lasts.total_seconds(),
-                "reason": reason,
-                "job_available": self._job_available,
-            },
-        )
-        return _paused(found[0]) if found else None
+        which = {
+            "until": until,
+            "seconds": None if lasts is None else lasts.total_seconds(),
+            "reason": reason,
+        }
+        found = self._change(PAUSE_TYPE, type, which)
+        return _paused(found) if found else None
 
     def resume(self, type: str) -> bool:
         """End the pause of a type or pattern, and tell of what waits."""
-        found = self._database.fetch(RESUME_TYPE, {"type": type, "job_available": self._job_available})
-        return any(held for (held,) in found)
+        found = self._change(RESUME_TYPE, type, {})
+        return bool(found and found[0])
+
+    def _change(self, statement: LiteralString, type: str, parameters: Mapping[str, object]) -> Row | None:
+        """Run *statement*, which changes a pause and tells of what waits; then tell of what it could not see.
+
+        Return what it says of the pause.
+        """
+        which = {**parameters, "type": type, "job_available": self._job_available}
+        for *pause, told in self._database.fetch(statement, {**which, "told": []}):
+            if told is not None:
+                self._database.fetch(TELL_OF_WAITING, {**which, "told": told})
+            return tuple(pause)
+        return None
 
     def paused_types(self) -> tuple[PausedType, ...]:
         """Return what is paused now."""

@@ -42,6 +42,8 @@ _COLUMNS: Final = f"""
 
 # What waits is told of as if it was added now, so that somebody looks for it; also what is not due yet: as long as it
 # was paused, nobody knew of it. `waiting`: the types that a pattern covers, by one probe of the claim index each.
+#
+# Those of the types that were *told* already are left out: whoever was told of them looks when that was committed.
 _TELL_OF_WAITING: Final = f"""
 waiting("type") as (
   select (
@@ -59,7 +61,7 @@ waiting("type") as (
   where right(%(type)s::text, 1) = '*' and {covers("%(type)s::text", 'w."type"')}
 ),
 told as materialized (
-  select pg_notify(
+  select w."type", pg_notify(
     %(job_available)s::text,
     json_build_object('id', first.id, 'type', left(w."type", 100), 'origin', left(first.origin, 100))::text
   )
@@ -69,7 +71,12 @@ told as materialized (
     order by j.priority desc, coalesce(j.start_at, j.created_at), j.id limit 1
   ) first
   where {covers("%(type)s::text", 'w."type"')} and current_setting('jobqueue.notify', true) is distinct from 'off'
+    and w."type" <> all(%(told)s::text[])
 )"""
+_TOLD: Final = """array(select told."type" from told)"""
+
+# What was committed while a pause was changed: its statement could not see it, and claims saw the pause as it had been.
+TELL_OF_WAITING: Final = f"with recursive {_TELL_OF_WAITING} select count(*) from told"
 
 # Rows that do not count any more go by the way: of back-offs, what the next one would double is kept for an hour.
 #
@@ -96,9 +103,8 @@ pausing as (
   set until = excluded.until, reason = excluded.reason, paused_at = excluded.paused_at, back_off = null
   returning {_COLUMNS}
 )
-select pausing.*
+select pausing.*, case when pausing.until is not null then {_TOLD} end
 from pausing
-where pausing.until is null or (select count(*) from told) >= 0
 """
 
 RESUME_TYPE: Final = f"""
@@ -108,9 +114,8 @@ resumed as (
   where p."type" = %(type)s::text
   returning p.until is null or p.until > {NOW} as held
 )
-select resumed.held
+select resumed.held, {_TOLD}
 from resumed
-where (select count(*) from told) >= 0
 """
 
 GET_PAUSED_TYPES: Final = f"""

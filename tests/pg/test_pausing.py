@@ -14,7 +14,9 @@ from jobqueue.queue_service import QueueService
 from jobqueue_pg.store import PostgresStore
 from jobqueue_pg.watermarks import Watermarks
 from jobqueue_pg.worker_store import PostgresWorkerStore
+from tests.fixtures.blocking import blocked
 from tests.fixtures.go_client import GoClient
+from tests.fixtures.listening import Ear
 from tests.fixtures.stores import CLAIMANT, START, Clock, Connection, add, claim, fetch_all, make_job
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import Workers
@@ -71,6 +73,23 @@ def test_an_endless_moment_is_none(store: PostgresStore, worker_store: PostgresW
     assert (trip.claimed, trip.next_due_in) == ((), None)
     (found,) = store.pauses.paused_types()
     assert found.until is not None
+
+
+@pytest.mark.parametrize("act", ["pause", "resume"])
+def test_what_is_added_meanwhile_is_told_of(queue: str, service: QueueService, other_db: Connection, act: str) -> None:
+    """A job that is committed while its pause ends, or gets an end, but has not yet, is told of once more."""
+    service.pause("mail:*")
+    first = service.enqueue("mail:a", 1)
+    acts = {"pause": lambda: service.pause("mail:*", SECOND), "resume": lambda: service.resume("mail:*")}
+    with Ear(queue) as ear:
+        with other_db.transaction():
+            other_db.execute("select from worker.paused_type for update")
+            with blocked(other_db, acts[act]) as later:
+                late = service.enqueue("mail:b", 1)
+                other_db.execute("commit")
+        assert later.result(10)
+        told = [notice["id"] for channel, notice in ear.heard() if channel.endswith("job_available")]
+    assert sorted(told) == sorted(map(str, [first.id, late.id, late.id]))
 
 
 # --- the service
