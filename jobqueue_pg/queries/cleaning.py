@@ -34,13 +34,22 @@ rule as materialized (
   )
 )"""
 
+# The job that was added when a bundle was complete: without a trace of its failure the bundle would seem to succeed.
+COMPLETES_A_BUNDLE: Final = """case
+      when j.completes_bundle_id is not null
+      then exists (select from {schema}.job_bundle b where b.id = j.completes_bundle_id)
+      else false
+    end"""
+
 # What decides on how long a job is kept. Jobs of go-jobqueue before 0.6, which marks a job as stopped while it computes
-# the retry, are needed; so are those that hold their unique key for some time after their end.
+# the retry, are needed; so are those that hold their unique key for some time after their end, and failed completions
+# of bundles that are there.
 _FACTS: Final = f"""
     j.id, j.bundle_id, j."type", j.stopped_at, j.cancelled_at is not null as was_cancelled,
     j.error_msg is not null as has_error,
     j.error_msg is not null and j.cancelled_at is null and j.current_retry_count < j.max_retry_count
-      or j.unique_key is not null and coalesce(j.unique_until > {NOW}, false) as is_needed"""
+      or j.unique_key is not null and coalesce(j.unique_until > {NOW}, false)
+      or j.error_msg is not null and {COMPLETES_A_BUNDLE} as is_needed"""
 
 
 def kept(job: LiteralString) -> LiteralString:

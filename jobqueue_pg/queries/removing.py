@@ -6,7 +6,7 @@ They are used only where a retention says so: to look each time whether it does 
 from typing import Final
 
 from jobqueue_pg.queries.claiming import ASIDE, CLAIMING, NARROW_ASIDE, NARROW_CLAIMING, WATCHFUL_ASIDE
-from jobqueue_pg.queries.cleaning import ARCHIVED_COLUMNS, ON_ARCHIVED_BEFORE, RULES, kept
+from jobqueue_pg.queries.cleaning import ARCHIVED_COLUMNS, COMPLETES_A_BUNDLE, ON_ARCHIVED_BEFORE, RULES, kept
 from jobqueue_pg.queries.columns import NOW
 from jobqueue_pg.queries.saving import ATTEMPT_ERRORS, COUNT_SAVED, OUTCOMES, RETRY_COUNT, SAVE
 from jobqueue_pg.queries.trips import SAVED_AND_CLAIMED
@@ -25,14 +25,16 @@ _SAVING: Final = f"""{OUTCOMES},
 {RULES},
 locked as materialized (
   select j.id, j.started_at, j.claim_id, j.stopped_at, j.bundle_id, j."type",
-    j.unique_key is not null and coalesce(j.unique_until > {NOW}, false) as is_needed
+    j.unique_key is not null and coalesce(j.unique_until > {NOW}, false) as is_needed,
+    {COMPLETES_A_BUNDLE} as completes
   from {{schema}}.job j
   where j.id = any(array(select id from outcome))
   order by j.id
   for update
 ),
 judged as materialized (
-  select o.*, s.stops, s.stops and s.bundle_id is null and not l.is_needed and kept.seconds = 0 as goes
+  select o.*, s.stops, s.stops and s.bundle_id is null and not l.is_needed and not (l.completes and s.has_error)
+    and kept.seconds = 0 as goes
   from outcome o
   join locked l on l.id = o.id and l.started_at = o.started_at and l.claim_id = o.claim_id,
   lateral (

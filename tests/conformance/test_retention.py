@@ -127,6 +127,33 @@ def test_a_bundle_waits_for_the_job_that_it_asked_for(backend: Backend) -> None:
     assert clean(backend, succeeded=DAY) == CleanResult(jobs=1, bundles=1)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_failed_completion_stays_with_its_bundle(backend: Backend, *, at_once: bool) -> None:
+    """The job that a complete bundle has added is kept, if it fails, while that is there: it has not succeeded."""
+    if at_once:
+        backend.keep(succeeded=timedelta(0), failed=timedelta(0))
+    after = JobDesc(1, type="after", origin="o")
+    bundle = backend.add_bundle(1, on_stopped=after, delete_when_succeeded=True)
+    end(backend, "succeeded", bundle.jobs[0])
+    completion = backend.claim_one("after")
+    backend.save(Outcome.failed(completion, ERROR))
+    backend.clock.advance(10 * DAY)
+    assert clean(backend, failed=DAY) == CleanResult()
+    assert backend.worker_store.delete_succeeded_bundles(timedelta(0)) == 0
+    assert left(backend) == {bundle.jobs[0].id, completion.id}
+    backend.store.delete_job_bundles([bundle.id])
+    assert clean(backend, failed=DAY) == CleanResult(jobs=1)
+
+
+def test_a_completion_that_succeeds_is_not_needed(backend: Backend) -> None:
+    """The job that a complete bundle has added is removed, if it succeeds, like any other."""
+    backend.keep(succeeded=timedelta(0))
+    bundle = backend.add_bundle(1, on_stopped=JobDesc(1, type="after", origin="o"))
+    end(backend, "succeeded", bundle.jobs[0])
+    backend.save(Outcome.finished(backend.claim_one("after")))
+    assert left(backend) == {bundle.jobs[0].id}
+
+
 def test_a_bundle_without_members_goes(backend: Backend) -> None:
     """A bundle that all members have left is kept like a job that has succeeded."""
     bundle = backend.add_bundle(1)

@@ -28,9 +28,10 @@ class MemoryCleaning:
         now = self._session.moment()
         with self._session.reading() as rows:
             jobs = [job for job in rows.jobs.values() if _was_added_before(now - youngest - behind, job)]
-        seen = nsmallest(limit, (job for job in jobs if after is None or _place(job) > after), key=_place)
+            seen = nsmallest(limit, (job for job in jobs if after is None or _place(job) > after), key=_place)
+            old = tuple(job.id for job in seen if _is_old(rows, job, retention, now))
         return Found(
-            ids=tuple(job.id for job in seen if _is_old(job, retention, now)),
+            ids=old,
             number=len(seen),
             place=_place(seen[-1]) if seen else after,
             is_end=len(seen) < limit,
@@ -39,7 +40,7 @@ class MemoryCleaning:
     def remove_jobs(self, retention: Retention, ids: tuple[UUID, ...]) -> CleanResult:
         """Remove those of the jobs that are old enough."""
         with self._session.changing() as change:
-            old = [job for job in change.rows.find(ids) if _is_old(job, retention, change.now)]
+            old = [job for job in change.rows.find(ids) if _is_old(change.rows, job, retention, change.now)]
             remove(change, old, retention)
         return CleanResult(jobs=len(old))
 
@@ -82,8 +83,10 @@ def _was_added_before(moment: datetime, job: Job) -> bool:
     return job.created_at is not None and job.created_at <= moment
 
 
-def _is_old(job: Job, retention: Retention, now: datetime) -> bool:
-    return job.bundle_id is None and _has_been_kept(job, job.stopped_at, retention, now)
+def _is_old(rows: Rows, job: Job, retention: Retention, now: datetime) -> bool:
+    return (
+        job.bundle_id is None and not shows_failure(rows, job) and _has_been_kept(job, job.stopped_at, retention, now)
+    )
 
 
 def _has_been_kept(job: Job, since: datetime | None, retention: Retention, now: datetime) -> bool:
@@ -97,6 +100,11 @@ def _has_been_kept(job: Job, since: datetime | None, retention: Retention, now: 
 def _completion_is_to_do(rows: Rows, bundle: JobBundle) -> bool:
     """Whether the job that was added when *bundle* was complete may still want to read it."""
     return any(job.completes_bundle_id == bundle.id and not job.stopped for job in rows.jobs.values())
+
+
+def shows_failure(rows: Rows, job: Job) -> bool:
+    """Whether *job* was added when a bundle was complete, which is there, and has failed: that has not succeeded."""
+    return job.error_msg is not None and job.completes_bundle_id in rows.bundles
 
 
 def holds_key(job: Job, now: datetime | None) -> bool:

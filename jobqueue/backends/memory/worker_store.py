@@ -9,7 +9,8 @@ import attrs
 
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
-from jobqueue.backends.memory.cleaning import MemoryCleaning, holds_key, remove
+from jobqueue.backends.memory.cleaning import MemoryCleaning, holds_key, remove, shows_failure
+from jobqueue.backends.memory.rows import Rows
 from jobqueue.backends.memory.schedules import MemorySchedules
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.wanted import Wanted
@@ -67,7 +68,7 @@ class MemoryWorkerStore:
     def _save(self, change: Change, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
         saved = _save(change, outcomes)
         if self.retention.removes_at_once:
-            remove(change, _not_kept(change.rows.find(saved), self.retention), self.retention)
+            remove(change, _not_kept(change.rows, saved, self.retention), self.retention)
         return saved
 
     def handler_transaction(self) -> NoReturn:
@@ -175,11 +176,12 @@ def _save(change: Change, outcomes: Sequence[Outcome]) -> frozenset[UUID]:
     return frozenset(saved)
 
 
-def _not_kept(jobs: Iterable[Job], retention: Retention) -> list[Job]:
+def _not_kept(rows: Rows, ids: Iterable[UUID], retention: Retention) -> list[Job]:
     """Return those of the jobs that are removed when they stop."""
     zero = timedelta(0)
-    stopped = [job for job in jobs if job.stopped and job.bundle_id is None and not holds_key(job, job.stopped_at)]
-    return [job for job in stopped if retention.age_for(job) == zero]
+    stopped = [job for job in rows.find(ids) if job.stopped and job.bundle_id is None]
+    free = [job for job in stopped if not holds_key(job, job.stopped_at) and not shows_failure(rows, job)]
+    return [job for job in free if retention.age_for(job) == zero]
 
 
 def _silent(change: Change, dead_for: timedelta, *, share: float = 1) -> list[Job]:
