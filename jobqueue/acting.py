@@ -31,6 +31,6 @@ class Acting(Protocol):
         """Delete the next *limit* jobs, and take them out of the counts of their bundles."""
         ...
 
-    def estimate(self, which: JobFilter) -> int:
-        """Say how many jobs are meant, about, without counting them."""
+    def estimate(self, which: JobFilter) -> int | None:
+        """Say how many jobs are meant, about where it would take long to count them; None: nobody knows."""
         ...

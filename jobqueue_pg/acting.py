@@ -9,8 +9,10 @@ import psycopg
 
 from jobqueue.acting import Acted
 from jobqueue.job_filter import JobFilter
+from jobqueue_pg import counting
 from jobqueue_pg.database import Database
 from jobqueue_pg.queries import listing as queries
+from jobqueue_pg.queries.counting import MEASURE_JOBS
 from jobqueue_pg.rows import Row
 from jobqueue_pg.taking_back import reset, taking_keys_back
 
@@ -64,9 +66,16 @@ class PostgresActing:
 
         return self._database.transact(act)
 
-    def estimate(self, which: JobFilter) -> int:
-        """Say how many jobs are meant, about, without counting them."""
+    def estimate(self, which: JobFilter) -> int | None:
+        """Say how many jobs are meant, about where it would take long to count them; None: nobody knows."""
         parameters = parameters_of(which)
+        ((rows, pages_then, pages),) = self._database.fetch(MEASURE_JOBS, {"schema": self._database.schema})
+        if pages <= counting.PAGES_TO_COUNT:
+            ((number,),) = self._database.fetch(queries.count_jobs(parameters), parameters)
+            return int(number)
+        if rows <= 0 or pages_then <= 0:
+            # Never analyzed: the planner takes everything to be of one size.
+            return None
         ((plan,),) = self._database.fetch(queries.estimate_jobs(parameters), parameters)
         return int(plan[0]["Plan"]["Plan Rows"])
 

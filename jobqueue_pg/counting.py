@@ -14,7 +14,7 @@ from jobqueue_pg.queries import counting as queries
 from jobqueue_pg.queries.applications import COUNT_JOBS
 
 # About 10 ms to read them all.
-_PAGES_TO_COUNT: Final = 1000
+PAGES_TO_COUNT: Final = 1000
 _PAGES_OF_SAMPLE: Final = 300
 _MOST: Final = {"most": 2_500, "most_in_all": 5_000}
 
@@ -38,7 +38,7 @@ class PostgresCounting:
 
         which = {"schema": self._database.schema}
         [(rows, pages_then, pages)] = self._database.execute(connection, queries.MEASURE_JOBS, which).fetchall()
-        if pages <= _PAGES_TO_COUNT:
+        if pages <= PAGES_TO_COUNT:
             return _counts(count(COUNT_JOBS), ())
         share = min(1.0, _PAGES_OF_SAMPLE / pages)
         sample = count(queries.SAMPLE_JOBS, percent=100 * share)

@@ -117,7 +117,7 @@ class _Pages:
     def act(
         self,
         act: Callable[[JobFilter, int, object], Acted],
-        estimate: Callable[[JobFilter], int],
+        estimate: Callable[[JobFilter], int | None],
         on_progress: OnCount | None,
     ) -> int:
         """Act on page after page; return how many jobs were changed."""
@@ -130,7 +130,7 @@ class _Pages:
                 acted = act(which, left, place)
                 done += acted.number
                 if on_progress is not None:
-                    on_progress(done, expected)
+                    on_progress(done, None if expected is None else max(done, expected))
                 place = acted.place
                 is_last = which.ids is not None and left >= len(which.ids)
                 if place is None or is_last:
@@ -144,6 +144,6 @@ class _Pages:
         for start in range(0, len(self._ids), self._size):
             yield attrs.evolve(self._which, ids=self._ids[start : start + self._size])
 
-    def _expected(self, estimate: Callable[[JobFilter], int]) -> int:
+    def _expected(self, estimate: Callable[[JobFilter], int | None]) -> int | None:
         number = estimate(self._which) if self._ids is None else len(self._ids)
-        return number if self._limit is None else min(number, self._limit)
+        return number if number is None or self._limit is None else min(number, self._limit)

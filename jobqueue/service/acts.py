@@ -11,7 +11,7 @@ from jobqueue.models import State
 from jobqueue.retention import Retention
 
 OnCount = Callable[[int, int | None], object]
-"""Called with how many jobs are done, and how many there are, about."""
+"""Called with how many jobs are done, and how many there are in all, about; None: nobody knows."""
 
 
 class Acts(Protocol):

@@ -102,6 +102,11 @@ def delete_found(parameters: Mapping[str, object]) -> LiteralString:
     return f"{DELETE_BEFORE} j.id = any(%(found)s::uuid[]) and {_conditions(parameters)} {DELETE_AFTER}"
 
 
+def count_jobs(parameters: Mapping[str, object]) -> LiteralString:
+    """Return the statement that counts the jobs that *parameters* mean."""
+    return f"select count(*) from {_QUEUE} j where {_conditions(parameters)}"
+
+
 def estimate_jobs(parameters: Mapping[str, object]) -> LiteralString:
     """Return the statement that says how many jobs the planner takes *parameters* to mean."""
     return f"explain (format json) select from {_QUEUE} j where {_conditions(parameters)}"

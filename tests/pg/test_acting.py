@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobqueue.queue_service import QueueService
+from jobqueue_pg import counting
 from tests.fixtures.stores import Connection, fetch_all, insert_job
 from tests.fixtures.waiting import wait_until
 
@@ -28,3 +29,30 @@ def test_what_is_found_is_judged_again(service: QueueService, db: Connection, ot
         assert acting.result(PATIENCE) == 1
     assert fetch_all(db, "select id from worker.job where id = %s", changed) == [changed]
     assert fetch_all(db, "select error_msg is null from worker.job where id = %s", other) in ([], [True])
+
+
+def few(done: list[tuple[int, int | None]], service: QueueService, db: Connection) -> None:
+    """Delete three of five jobs, one at a time, and note what is told of it."""
+    for number in range(5):
+        insert_job(db, type="t" if number < 3 else "u")
+    assert service.delete_jobs(type="t", batch_size=1, on_progress=lambda *now: done.append(now)) == 3
+
+
+def test_progress_in_a_small_table_is_exact(service: QueueService, db: Connection) -> None:
+    """Where all jobs are counted in a moment it is not asked of the planner, that may never have looked at them."""
+    told: list[tuple[int, int | None]] = []
+    few(told, service, db)
+    assert told[:3] == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_progress_in_a_large_table(service: QueueService, db: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody has analyzed is of unknown size; and never is more done than there is, whatever is estimated."""
+    monkeypatch.setattr(counting, "PAGES_TO_COUNT", 0)
+    told: list[tuple[int, int | None]] = []
+    few(told, service, db)
+    assert told[:3] == [(1, None), (2, None), (3, None)]
+    db.execute("analyze worker.job")
+    told.clear()
+    few(told, service, db)
+    assert len(told) >= 3
+    assert all(about is not None and about >= done for done, about in told)

@@ -47,7 +47,7 @@ def full_database(pg_dsn: str, migrated_template: str) -> Iterator[str]:
 @pytest.fixture
 def store(full_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresStore]:
     """A store to which the table is large."""
-    monkeypatch.setattr(counting, "_PAGES_TO_COUNT", 100)
+    monkeypatch.setattr(counting, "PAGES_TO_COUNT", 100)
     monkeypatch.setattr(counting, "_PAGES_OF_SAMPLE", 100)
     with closing(PostgresStore(full_database)) as store:
         yield store
