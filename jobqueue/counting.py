@@ -9,13 +9,11 @@ import attrs
 from jobqueue.models import State
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class JobCounts:
     """How many jobs there are of each type and state, some of it estimated."""
 
-    by_type_and_state: Mapping[str, Mapping[State, int]] = attrs.field(
-        factory=dict[str, Mapping[State, int]], repr=False
-    )
+    by_type_and_state: Mapping[str, Mapping[State, int]] = attrs.field(factory=dict[str, Mapping[State, int]])
     estimated_states: frozenset[State] = frozenset()
     """The states whose numbers are estimates; a type with few jobs may be missing in them. Of running jobs those are
     counted that were claimed last."""
@@ -34,6 +32,11 @@ class JobCounts:
     def num_jobs(self) -> int:
         """The number of all jobs."""
         return sum(self.by_state.values())
+
+    def __repr__(self) -> str:
+        about = {state: "about " if state in self.estimated_states else "" for state in State}
+        numbers = ", ".join(f"{state}: {about[state]}{number}" for state, number in self.by_state.items())
+        return f"{type(self).__qualname__}({numbers})"
 
 
 class Counting(Protocol):

@@ -37,4 +37,5 @@ class Status:
         return self.num_jobs == 0 and self.num_job_bundles == 0
 
     def __str__(self) -> str:
-        return f"Status{{NumJobs: {self.num_jobs}, NumJobBundles: {self.num_job_bundles}}}"
+        paused = f", Paused: {len(self.paused)}" if self.paused else ""
+        return f"Status{{NumJobs: {self.num_jobs}, NumJobBundles: {self.num_job_bundles}{paused}}}"

@@ -12,8 +12,10 @@ import pytest
 from jobqueue.adding import complete_job
 from jobqueue.answers import Discard, Snooze
 from jobqueue.bundle import JobBundle, JobDesc
+from jobqueue.counting import JobCounts
 from jobqueue.errors import InvalidJobError, PayloadError
 from jobqueue.models import Job, State, new_id
+from jobqueue.pauses import PausedType
 from jobqueue.payload import MAX_PAYLOAD_BYTES, RawJSON
 from jobqueue.status import Status
 
@@ -352,8 +354,18 @@ def test_a_status_sums_up():
     assert status.by_state == dict.fromkeys(State, 0) | {State.RUNNING: 1, State.FAILED: 5}
     assert not status.is_zero
     assert str(status) == "Status{NumJobs: 6, NumJobBundles: 1}"
+    pause = PausedType(type="a", paused_at=datetime.now(UTC))
+    assert str(attrs.evolve(status, paused=(pause,))) == "Status{NumJobs: 6, NumJobBundles: 1, Paused: 1}"
     assert Status().is_zero
     assert not Status(num_job_bundles=1).is_zero
+
+
+def test_counts_show_their_numbers():
+    """Each state is shown with its number, and whether that is an estimate."""
+    counts = JobCounts(by_type_and_state={"a": {State.SUCCEEDED: 5}}, estimated_states=frozenset({State.SUCCEEDED}))
+    assert "succeeded: about 5" in repr(counts)
+    assert "failed: 0" in repr(counts)
+    assert "{" not in repr(counts)
 
 
 @pytest.mark.parametrize("delay", [-timedelta.resolution, 5, None])
