@@ -52,7 +52,7 @@ class JobFilter:
             state=None if state is None else _state_named(state),
             type=None if type is None else check_name("type", type),
             origin=None if origin is None else check_name("origin", origin),
-            bundle_id=None if bundle_id is None else check_id(bundle_id),
+            bundle_id=None if bundle_id is None else check_id(bundle_id, "bundle_id"),
             error=None if error is None else _check_part("error", error),
             older_than=_check_age("older_than", older_than),
             newer_than=_check_age("newer_than", newer_than),

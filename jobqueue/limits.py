@@ -1,7 +1,8 @@
 """What the database will accept of a job's values; each check returns the value, or raises an error that names it."""
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 from jobqueue.errors import InvalidJobError, PayloadError
@@ -59,11 +60,21 @@ def check_moment(field: str, value: object) -> datetime | None:
     return value
 
 
-def check_id(value: object) -> UUID:
+def check_id(value: object, field: str = "id") -> UUID:
     """Return an id, or raise InvalidJobError."""
     if not isinstance(value, UUID):
-        raise InvalidJobError(f"id must be a uuid.UUID, not {type(value).__qualname__} {value!r:.40}", field="id")
+        raise InvalidJobError(f"{field} must be a uuid.UUID, not {type(value).__qualname__} {value!r:.40}", field=field)
     return value
+
+
+def check_ids(values: object) -> list[UUID]:
+    """Return several ids, or raise InvalidJobError."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidJobError(
+            f"ids must be several uuid.UUID, such as a list, not {type(values).__qualname__} {values!r:.40}",
+            field="ids",
+        )
+    return [check_id(value, "ids") for value in cast("Iterable[object]", values)]
 
 
 def check_int(field: str, value: object, allowed: range) -> int:

@@ -12,7 +12,7 @@ from jobqueue.cleaner import Cleaner, OnProgress
 from jobqueue.cleaning import CleanResult
 from jobqueue.errors import InvalidJobError
 from jobqueue.job_filter import JobFilter
-from jobqueue.limits import COUNT, check_id, check_int
+from jobqueue.limits import COUNT, check_ids, check_int
 from jobqueue.models import State
 from jobqueue.queue_service.opened import Opened
 from jobqueue.retention import Retention, check_retention
@@ -93,6 +93,7 @@ class Acts(Opened):
 
     def clean(self, retention: Retention | None = None, on_progress: OnProgress | None = None) -> CleanResult:
         """Remove what *retention* does not keep, now and in this thread."""
+        _check_callable(on_progress)
         return self._cleaner(retention).clean_all(on_progress)
 
     def count_old_jobs(self, retention: Retention | None = None) -> CleanResult:
@@ -105,12 +106,18 @@ class Acts(Opened):
         return Cleaner(store.cleaning, retention or store.retention)
 
 
+def _check_callable(on_progress: object) -> None:
+    """Refuse what would fail only when something is done."""
+    if on_progress is not None and not callable(on_progress):
+        raise TypeError(f"on_progress must be callable, not {on_progress!r:.40}")
+
+
 class _Pages:
     """The jobs that are meant, page by page."""
 
     def __init__(self, which: JobFilter, ids: Iterable[UUID] | None, limit: int | None, size: int) -> None:
         self._which = which
-        self._ids = None if ids is None else tuple(dict.fromkeys(map(check_id, ids)))
+        self._ids = None if ids is None else tuple(dict.fromkeys(check_ids(ids)))
         self._limit = None if limit is None else check_int("limit", limit, COUNT[1:])
         self._size = check_int("batch_size", size, _MOST_AT_A_TIME)
 
@@ -121,6 +128,7 @@ class _Pages:
         on_progress: OnCount | None,
     ) -> int:
         """Act on page after page; return how many jobs were changed."""
+        _check_callable(on_progress)
         done = 0
         expected = self._expected(estimate) if on_progress is not None else None
         for which in self._filters():

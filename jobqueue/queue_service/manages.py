@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError
-from jobqueue.limits import check_id, check_moment, check_text
+from jobqueue.limits import check_id, check_ids, check_moment, check_text
 from jobqueue.queue_service.opened import Opened
 
 
@@ -19,7 +19,7 @@ class Manages(Opened):
 
     def reset_jobs(self, ids: Iterable[UUID]) -> int:
         """Make several jobs as good as new in one transaction; return how many of them were there."""
-        return len(self._open_store().reset_jobs([check_id(id) for id in ids]))
+        return len(self._open_store().reset_jobs(check_ids(ids)))
 
     def replay_job(self, id: UUID) -> bool:
         """Make a job that has failed as good as new."""

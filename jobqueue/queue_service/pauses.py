@@ -1,5 +1,6 @@
 """The part of the service that pauses."""
 
+import builtins
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,6 +20,10 @@ class Pauses(Opened):
         check_type_or_pattern("type", type)
         if reason is not None:
             check_text("reason", reason)
+        if until is not None and not isinstance(until, datetime | timedelta):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidJobError(
+                f"until must be a datetime or a timedelta, not {builtins.type(until).__qualname__}", field="until"
+            )
         pauses = self._open_store().pauses
         if isinstance(until, timedelta):
             paused = pauses.pause(type, until=None, lasts=_checked_length(until), reason=reason)

@@ -9,6 +9,7 @@ import pytest
 from jobqueue import InvalidJobError, Job, State
 from jobqueue.outcomes import Outcome, RunError
 from jobqueue.queue_service import QueueService
+from jobqueue.retention import Retention
 from jobqueue.settings import WorkerSettings
 from tests.fixtures.backends import Backend
 from tests.fixtures.stores import make_job
@@ -88,6 +89,39 @@ def test_what_cannot_be_meant(service: QueueService, given: dict[str, Any], prob
     for call in calls:
         with pytest.raises(InvalidJobError, match=problem):
             call(**{"type": "t", **given})
+
+
+@pytest.mark.parametrize("bundle_id", ["x", 5])
+def test_a_bundle_that_is_no_id(service: QueueService, bundle_id: Any) -> None:
+    """The error names what was given wrongly."""
+    for call in (service.replay_jobs, service.delete_jobs, service.list_jobs):
+        with pytest.raises(InvalidJobError, match="bundle_id must be") as caught:
+            call(bundle_id=bundle_id)
+        assert caught.value.field == "bundle_id"
+
+
+@pytest.mark.parametrize("ids", ["mail", b"mail", 5, uuid4(), ["mail"], [5]])
+def test_ids_that_are_none(service: QueueService, ids: Any) -> None:
+    """What is not several ids is refused as such, and not letter by letter."""
+    for call in (service.replay_jobs, service.delete_jobs, service.reset_jobs):
+        with pytest.raises(InvalidJobError, match="ids must be") as caught:
+            call(ids)
+        assert caught.value.field == "ids"
+
+
+def test_who_is_told_can_be(backend: Backend, service: QueueService) -> None:
+    """What cannot be called is refused before anything is done."""
+    (job,) = fail(backend, "broken")
+    nobody: Any = 5
+    calls: list[Any] = [
+        lambda: service.replay_jobs(on_progress=nobody),
+        lambda: service.delete_jobs(state="failed", on_progress=nobody),
+        lambda: service.clean(Retention(failed=timedelta(0)), nobody),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="on_progress must be callable"):
+            call()
+    assert backend.read(job).state is State.FAILED
 
 
 def test_replay_by_filter(backend: Backend, service: QueueService) -> None:

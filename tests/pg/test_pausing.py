@@ -105,7 +105,7 @@ def test_what_is_added_meanwhile_is_told_of(queue: str, service: QueueService, o
         (lambda service: service.pause("mail", timedelta.max), "too long"),
         (lambda service: service.pause("mail", datetime(2040, 1, 1)), "no time zone"),  # noqa: DTZ001 - that is it
         (lambda service: service.pause("mail", datetime(2020, 1, 1, tzinfo=UTC)), "which has passed"),
-        (lambda service: service.pause("mail", 5), "must be a datetime"),
+        (lambda service: service.pause("mail", "for lunch"), "must be a datetime or a timedelta, not str"),
         (lambda service: service.pause("mail", None, "\0"), "cannot store"),
         (lambda service: service.pause("mail", None, 5), "must be a str"),
     ],
