@@ -15,7 +15,7 @@ Mode = Literal["delete", "archive"]
 _STATES: Final = ("succeeded", "failed", "cancelled")
 _DELETE: Final[Mode] = "delete"
 _MODES: Final = (_DELETE, "archive")
-_OLDEST: Final = timedelta(days=365 * 1000)
+LONGEST_AGE: Final = timedelta(days=365 * 1000)
 
 
 class Ages(TypedDict, total=False):
@@ -31,7 +31,7 @@ def _check_age(name: str, value: object) -> None:
         return
     if not isinstance(value, timedelta):
         raise TypeError(f"{name} must be a timedelta, or None to keep jobs for ever, not {value!r}")
-    if not timedelta(0) <= value <= _OLDEST:
+    if not timedelta(0) <= value <= LONGEST_AGE:
         raise ValueError(f"{name} must be from zero to a thousand years, not {value}: None keeps jobs for ever")
 
 

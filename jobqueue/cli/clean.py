@@ -12,7 +12,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import jobqueue_pg
 from jobqueue.cleaning import CleanResult
-from jobqueue.retention import Ages, Mode, Retention
+from jobqueue.errors import InvalidJobError
+from jobqueue.limits import check_type_or_pattern
+from jobqueue.retention import LONGEST_AGE, Ages, Mode, Retention
 from jobqueue.service import Service
 
 _UNITS: Final[Mapping[str, timedelta]] = {
@@ -40,7 +42,24 @@ class AgeType(click.ParamType[timedelta]):
         found = _AGE.fullmatch(value)
         if found is None:
             self.fail(f"{value!r} is no age: it takes a number with s, m, h, d or w, such as 7d, or 0", param, ctx)
-        return int(found[1]) * _UNITS[found[2]]
+        number, unit = int(found[1]), _UNITS[found[2]]
+        # Divided, as the product may be more than there is.
+        if number > LONGEST_AGE // unit:
+            self.fail(f"{value!r} is too long: an age is a thousand years at most", param, ctx)
+        return number * unit
+
+
+class TypeOrPattern(click.ParamType[str]):
+    """A type of jobs, or a pattern of types."""
+
+    name = "type"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return *value*, if it is one."""
+        try:
+            return check_type_or_pattern("it", value)
+        except InvalidJobError as error:
+            self.fail(str(error), param, ctx)
 
 
 def retention_of(ages: Mapping[str, timedelta | None], types: Sequence[str], mode: Mode) -> Retention:

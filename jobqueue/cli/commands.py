@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 import jobqueue_pg
-from jobqueue.cli.clean import AgeType, retention_of, run_clean
+from jobqueue.cli.clean import AgeType, TypeOrPattern, retention_of, run_clean
 from jobqueue.cli.demo.run import run_demo
 from jobqueue.cli.demo.screen import Screen
 from jobqueue.errors import JobQueueError, UnavailableError
@@ -67,7 +67,13 @@ def migrate(dsn: str | None, schema: str, *, adopt: bool) -> None:
 @click.option("--succeeded", type=AgeType(), help="How long jobs are kept that have succeeded, such as 7d, 12h or 0.")
 @click.option("--failed", type=AgeType(), help="How long jobs are kept that have failed.")
 @click.option("--cancelled", type=AgeType(), help="How long jobs are kept that were cancelled.")
-@click.option("--type", "types", multiple=True, help="Only jobs of this type, or pattern. May be given several times.")
+@click.option(
+    "--type",
+    "types",
+    type=TypeOrPattern(),
+    multiple=True,
+    help="Only jobs of this type, or pattern. May be given several times.",
+)
 @click.option("--archive", is_flag=True, help="Move jobs to the table job_archive.  [default: delete them]")
 @click.option("--dry-run", is_flag=True, help="Only say how many there are.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -98,11 +98,21 @@ def test_ages_are_spelt_shortly(text: str, age: timedelta) -> None:
     assert AgeType().convert(text, None, None) == age
 
 
-def test_an_age_that_is_too_long(queue: str) -> None:
-    """What no retention may have is refused in a line."""
-    result = run(queue, "--succeeded", "999999999d")
-    assert result.exit_code == 1
-    assert "at most" in result.stderr or "thousand years" in result.stderr
+@pytest.mark.parametrize("age", ["999999999w", "999999999d", "365001d"])
+def test_an_age_that_is_too_long(queue: str, age: str) -> None:
+    """What no retention may have is refused in a line that names the option."""
+    result = run(queue, "--succeeded", age)
+    assert result.exit_code == 2
+    assert "Invalid value for '--succeeded'" in result.stderr
+    assert "thousand years" in result.stderr
+
+
+@pytest.mark.parametrize("type", ["", "a*b"])
+def test_a_type_that_is_none(queue: str, type: str) -> None:
+    """A type that no job can have is refused in a line that names the option."""
+    result = run(queue, "--type", type)
+    assert result.exit_code == 2
+    assert "Invalid value for '--type'" in result.stderr
 
 
 def test_types_are_types_or_patterns() -> None:
