@@ -63,11 +63,15 @@ class ScheduleStore(Protocol):
     def tick(self, plan: Plan) -> frozenset[UUID] | None:
         """Enqueue the jobs of *plan*, note its ticks, and move its schedule on; None, and nothing, if that has changed.
 
-        A tick that was noted before stays as it is, and its job is not enqueued: no tick is ever enqueued twice. Return
-        the ids of the jobs that were. Of the ticks that were noted, the last 1,200 or so are kept.
+        A tick that was noted before stays as it is, and its job is not enqueued: no tick is ever enqueued twice. One
+        whose job wants a unique key that another holds is noted as a duplicate. Return the ids of the jobs that were
+        enqueued. Of the ticks that were noted, the last 1,200 or so are kept.
         """
         ...
 
-    def run(self, schedule: Schedule, job: Job) -> bool:
-        """Enqueue *job*, and note it, beside the ticks of *schedule*; return False if that has changed."""
+    def run(self, schedule: Schedule, job: Job) -> Job | None:
+        """Enqueue *job*, and note it, beside the ticks of *schedule*; return None if that has changed.
+
+        Return *job*, or, as a duplicate, the one that holds its unique key; then nothing is noted.
+        """
         ...

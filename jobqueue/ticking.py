@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
-from uuid import UUID
 
 import attrs
 
@@ -12,10 +11,10 @@ from jobqueue.errors import UnavailableError
 from jobqueue.events import JobsAdded
 from jobqueue.middleware import add_job_through
 from jobqueue.models import Job
-from jobqueue.schedule_store import Due, ScheduleStore
+from jobqueue.schedule_store import ScheduleStore
 from jobqueue.schedules import Schedule
 from jobqueue.service import Service
-from jobqueue.ticks import Skipped, job_of, plan_of
+from jobqueue.ticks import BYTES_AT_A_TIME, Plan, ScheduleTick, Skipped, job_of, plan_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,12 @@ def tick_all(service: Service, store: ScheduleStore) -> Ticked:
             return Ticked(jobs, failures, None if look.nearest is None else look.nearest - look.now)
         for due in look.due:
             try:
-                jobs += _tick(service, store, due, look.now)
+                plan, passed = _pass_all(service, plan_of(due.schedule, look.now, is_busy=due.is_busy))
+            except Exception as error:  # noqa: BLE001 - also when a server of its own is away
+                failures[due.schedule.name] = error
+                continue
+            try:
+                jobs += _tick(service, store, plan, passed)
             except UnavailableError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the others have to tick
@@ -69,23 +73,22 @@ def run_by_hand(service: Service, store: ScheduleStore, name: str) -> Job | None
         passed = _pass(service, job_of(schedule, None))
         if passed.to_add is None:
             return passed.answer
-        if store.run(schedule, passed.to_add):
+        stored = store.run(schedule, passed.to_add)
+        if stored is not None and stored.is_duplicate:
+            return stored
+        if stored is not None:
             _tell_of(service, [passed.to_add])
             return passed.answer
     raise UnavailableError(f"schedule {name!r} was changed each time that a job was to be enqueued for it: try again")
 
 
-def _tick(service: Service, store: ScheduleStore, due: Due, now: datetime) -> list[Job]:
+def _tick(service: Service, store: ScheduleStore, plan: Plan, passed: Sequence["_Passed"]) -> list[Job]:
     """Do what is to be done about a schedule; return the jobs that were enqueued, none if others were faster."""
-    plan = plan_of(due.schedule, now, is_busy=due.is_busy)
-    passed = {job.id: _pass(service, job) for job in plan.jobs}
-    ticks = [attrs.evolve(tick, job_id=passed[tick.job_id].id) if tick.job_id else tick for tick in plan.ticks]
-    jobs = [each.to_add for each in passed.values() if each.to_add is not None]
-    added = store.tick(attrs.evolve(plan, ticks=ticks, jobs=jobs))
+    added = store.tick(plan)
     if added is None:
         return []
-    _tell_of(service, [job for job in jobs if job.id in added])
-    for tick in ticks:
+    _tell_of(service, [job for job in plan.jobs if job.id in added])
+    for tick in plan.ticks:
         if tick.skipped is Skipped.MISSED:
             logger.warning(
                 "schedule %r has missed its ticks from %s to %s",
@@ -93,7 +96,31 @@ def _tick(service: Service, store: ScheduleStore, due: Due, now: datetime) -> li
                 tick.tick_at,
                 tick.through_at or tick.tick_at,
             )
-    return [each.answer for each in passed.values() if each.to_add is None or each.to_add.id in added]
+    return [each.answer for each in passed if each.to_add is None or each.to_add.id in added]
+
+
+def _pass_all(service: Service, plan: Plan) -> tuple[Plan, Sequence["_Passed"]]:
+    """Return *plan* as middleware has it, and what that has made of its jobs.
+
+    It may enlarge them: what is more than can be enqueued at once is cut off, and is next.
+    """
+    planned = {job.id: job for job in plan.jobs}
+    ticks = list[ScheduleTick]()
+    passed = list[_Passed]()
+    size = 0
+    for tick in plan.ticks:
+        if tick.job_id is None:
+            ticks.append(tick)
+            continue
+        if size >= BYTES_AT_A_TIME:
+            plan = attrs.evolve(plan, next_tick_at=tick.tick_at)
+            break
+        each = _pass(service, planned[tick.job_id])
+        passed.append(each)
+        ticks.append(each.noted(tick))
+        size += 0 if each.to_add is None else len(each.to_add.payload_json)
+    jobs = [each.to_add for each in passed if each.to_add is not None]
+    return attrs.evolve(plan, ticks=ticks, jobs=jobs), passed
 
 
 @attrs.frozen
@@ -105,9 +132,11 @@ class _Passed:
     to_add: Job | None
     """What is to be stored, unless nothing is."""
 
-    @property
-    def id(self) -> UUID:
-        return (self.to_add or self.answer).id
+    def noted(self, tick: ScheduleTick) -> ScheduleTick:
+        """Return *tick* with the job that it leads to."""
+        if self.to_add is None:
+            return attrs.evolve(tick, job_id=None, skipped=Skipped.DROPPED)
+        return attrs.evolve(tick, job_id=self.to_add.id)
 
 
 def _pass(service: Service, job: Job) -> _Passed:

@@ -21,8 +21,10 @@ MOST_MADE_UP_FOR: Final = 1000
 TICKS_KEPT: Final = 1200
 """How many of its last ticks a schedule remembers: what was missed, too, when so many were made up for."""
 
+BYTES_AT_A_TIME: Final = 4 * 2**20
+"""How much payload is enqueued at once, before the rest is left to the next look."""
+
 _MOST_AT_A_TIME: Final = 100
-_BYTES_AT_A_TIME: Final = 4 * 2**20
 _MOST_ON_TIME: Final = int(ON_TIME_WITHIN.total_seconds()) + 2
 
 
@@ -31,6 +33,10 @@ class Skipped(StrEnum):
 
     MISSED = "missed"
     OVERLAP = "overlap"
+    DUPLICATE = "duplicate"
+    """Another job holds the unique key that middleware gave to this one."""
+    DROPPED = "dropped"
+    """Middleware has added none."""
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +75,7 @@ def plan_of(schedule: Schedule, now: datetime, *, is_busy: bool) -> Plan:
     due = latest(schedule.recurrence, first, now, _most_wanted(schedule, first, now) + 1)
     wanted = _wanted(schedule, first, due, now)
     passed_over = due[: len(due) - len(wanted)]
-    at_a_time = max(1, min(_MOST_AT_A_TIME, _BYTES_AT_A_TIME // len(schedule.payload_json)))
+    at_a_time = max(1, min(_MOST_AT_A_TIME, BYTES_AT_A_TIME // len(schedule.payload_json)))
     done, left = wanted[:at_a_time], wanted[at_a_time:]
     jobs = [_job_at(schedule, tick_at) for tick_at in done]
     if schedule.overlap is Overlap.SKIP:

@@ -162,6 +162,11 @@ def job_recordsets(jobs: Sequence[Job]) -> Iterator[str]:
         yield f"[{','.join(records)}]"
 
 
+def job_recordset(jobs: Iterable[Job]) -> str:
+    """Spell jobs as one JSON array of such records: all of them, however large that is."""
+    return f"[{','.join(map(_record, jobs))}]"
+
+
 def _record(job: Job) -> str:
     """Spell one job, its payload inserted as the JSON text that it is already."""
     columns = json.dumps(

@@ -1,7 +1,7 @@
 """Schedules and their ticks as rows in PostgreSQL."""
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -78,30 +78,38 @@ class PostgresSchedules:
 
     def tick(self, plan: Plan) -> frozenset[UUID] | None:
         """Enqueue the jobs of *plan*, note its ticks, and move its schedule on."""
+        jobs = self._spelt(plan.jobs)
         parameters = {
             **_version(plan.schedule),
             "next_tick_at": plan.next_tick_at,
             "ticks": json.dumps([_record(tick) for tick in plan.ticks]),
-            "jobs": _records(plan.jobs),
+            "jobs": jobs,
             "kept": TICKS_KEPT,
             "forgets": len(plan.ticks) > 1 or plan.schedule.version % _TICKS_FORGOTTEN_AT_ONCE == 0,
         }
         found = self._database.fetch(queries.TICK, parameters)
         return frozenset(found[0][0]) if found else None
 
-    def run(self, schedule: Schedule, job: Job) -> bool:
+    def run(self, schedule: Schedule, job: Job) -> Job | None:
         """Enqueue *job*, and note it, beside the ticks of *schedule*."""
-        parameters = {**_version(schedule), "job_id": job.id, "jobs": _records([job])}
-        return self._database.fetch(queries.RUN_SCHEDULE, parameters) == [(1,)]
+        ((is_unchanged, is_added),) = self._database.fetch(
+            queries.RUN_SCHEDULE, {**_version(schedule), "jobs": self._spelt([job])}
+        )
+        if not is_unchanged or is_added:
+            return job if is_added else None
+        holders = self._database.fetch(queries.HOLDER_OF_KEY, {"type": job.type, "unique_key": job.unique_key})
+        return next((attrs.evolve(rows.job_of_row(row), is_duplicate=True) for row in holders), None)
+
+    def _spelt(self, jobs: Sequence[Job]) -> str:
+        """Spell jobs for a statement that adds them, with such keys free as nobody holds any longer."""
+        text = rows.job_recordset(jobs)
+        if any(job.unique_key is not None for job in jobs):
+            self._database.change(queries.FREE_KEYS_OF_JOBS, {"jobs": text})
+        return text
 
 
 def _version(schedule: Schedule) -> dict[str, object]:
     return {"name": schedule.name, "version": schedule.version, "expected": schedule.next_tick_at}
-
-
-def _records(jobs: Iterable[Job]) -> str:
-    """Spell jobs as one array: a plan has no more than fit."""
-    return next(rows.job_recordsets(list(jobs)), "[]")
 
 
 def _record(tick: ScheduleTick) -> dict[str, str | None]:

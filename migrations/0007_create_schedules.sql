@@ -62,7 +62,7 @@ create table schedule_tick (
     constraint schedule_tick_pkey primary key (schedule_name, tick_at, by_hand),
     constraint schedule_tick_schedule_name_fkey foreign key (schedule_name) references schedule (name)
         on delete cascade,
-    constraint schedule_tick_skipped_check check (skipped in ('missed', 'overlap')),
+    constraint schedule_tick_skipped_check check (skipped in ('missed', 'overlap', 'duplicate', 'dropped')),
     constraint schedule_tick_check check ((job_id is null) <> (skipped is null))
 );
 

@@ -85,6 +85,8 @@ class Schedules(Protocol):
     def run_schedule_now(self, name: str) -> Job:
         """Enqueue a job as a schedule has it, to be run at once; its ticks go on as before, paused or not.
 
+        Where middleware gives it a unique key that another job holds, return that one, as ``enqueue`` does.
+
         Raises ScheduleNotFoundError.
         """
         ...

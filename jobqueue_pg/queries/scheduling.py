@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from jobqueue_pg.queries.columns import NOW
+from jobqueue_pg.queries.columns import JOB_COLUMNS, NOW
 
 SCHEDULE_COLUMNS: Final = """
   s.name, s."type", s.payload::text, s.cron, s.every, s.tz, s.start_at, s.missed, s.overlap, s.priority,
@@ -85,21 +85,28 @@ limit %(limit)s
 """
 
 # The version is compared under the row's lock: of several who have seen the same one, the first to come is the only
-# one to move it on, and whoever has changed the schedule meanwhile is heeded. The tick's key comes second: what was
-# noted before, whoever has set next_tick_at back, is not enqueued again.
+# one to move it on, and whoever has changed the schedule meanwhile is heeded. What was noted before comes second: it is
+# not enqueued again, whoever has set next_tick_at back. The key of the notes would roll all back.
 _IS_UNCHANGED: Final = """s.name = %(name)s
     and s.version = %(version)s
     and s.next_tick_at is not distinct from %(expected)s::timestamptz"""
 
 _NEW_JOBS: Final = """jsonb_to_recordset(%(jobs)s::jsonb) as n(
     id uuid, "type" text, payload jsonb, priority bigint, origin text, max_retry_count int, retry_policy jsonb,
-    start_at timestamptz
+    start_at timestamptz, unique_key text, unique_for text, unique_seconds double precision
   )"""
 
 _ADD_JOBS: Final = f"""insert into {{schema}}.job
-    (id, "type", payload, priority, origin, max_retry_count, retry_policy, start_at, created_at, updated_at)
+    (id, "type", payload, priority, origin, max_retry_count, retry_policy, start_at, unique_key, unique_for,
+    unique_until, created_at, updated_at)
   select
-    n.id, n."type", n.payload, n.priority, n.origin, n.max_retry_count, n.retry_policy, n.start_at, {NOW}, {NOW}"""
+    n.id, n."type", n.payload, n.priority, n.origin, n.max_retry_count, n.retry_policy, n.start_at, n.unique_key,
+    n.unique_for, {NOW} + pg_catalog.make_interval(secs => n.unique_seconds), {NOW}, {NOW}"""
+
+# In the order of the keys, as whoever adds jobs that have some.
+_UNLESS_DUPLICATE: Final = """order by n."type" collate "C", n.unique_key collate "C", n.id
+  on conflict ("type" collate "C", unique_key collate "C") where unique_key is not null do nothing
+  returning id"""
 
 TICK: Final = f"""
 with moved as (
@@ -107,18 +114,25 @@ with moved as (
   set next_tick_at = %(next_tick_at)s::timestamptz, version = s.version + 1
   where {_IS_UNCHANGED}
   returning s.name
-), noted as (
-  insert into {{schema}}.schedule_tick (schedule_name, tick_at, through_at, job_id, skipped, noted_at)
-  select m.name, t.tick_at, t.through_at, t.job_id, t.skipped, {NOW}
+), ticks as materialized (
+  select m.name, t.*
   from moved m, jsonb_to_recordset(%(ticks)s::jsonb) as t(
     tick_at timestamptz, through_at timestamptz, job_id uuid, skipped text
   )
-  on conflict on constraint schedule_tick_pkey do nothing
-  returning job_id
+  where not exists (
+    select from {{schema}}.schedule_tick k
+    where k.schedule_name = m.name and k.tick_at = t.tick_at and not k.by_hand
+  )
 ), added as (
   {_ADD_JOBS}
-  from {_NEW_JOBS} join noted t on t.job_id = n.id
-  returning id
+  from {_NEW_JOBS} join ticks t on t.job_id = n.id
+  {_UNLESS_DUPLICATE}
+), noted as (
+  insert into {{schema}}.schedule_tick (schedule_name, tick_at, through_at, job_id, skipped, noted_at)
+  select
+    t.name, t.tick_at, t.through_at, a.id, case when t.job_id is null or a.id is not null then t.skipped else
+    'duplicate' end, {NOW}
+  from ticks t left join added a on a.id = t.job_id
 ), forgotten as (
   delete from {{schema}}.schedule_tick t
   using moved m
@@ -142,18 +156,44 @@ with touched as (
   set version = s.version + 1
   where {_IS_UNCHANGED}
   returning s.name
+), added as (
+  {_ADD_JOBS}
+  from touched, {_NEW_JOBS}
+  {_UNLESS_DUPLICATE}
 ), noted as (
   insert into {{schema}}.schedule_tick (schedule_name, tick_at, by_hand, job_id, noted_at)
-  select s.name, free.moment, true, %(job_id)s::uuid, {NOW}
-  from touched s, lateral (
+  select s.name, free.moment, true, a.id, {NOW}
+  from touched s, added a, lateral (
     select min(m) as moment from generate_series({NOW}, {NOW} + interval '1 ms', interval '1 us') m
     where not exists (
       select from {{schema}}.schedule_tick t where t.schedule_name = s.name and t.tick_at = m and t.by_hand
     )
   ) free
-), added as (
-  {_ADD_JOBS}
-  from touched, {_NEW_JOBS}
 )
-select count(*) from touched
+select (select count(*) from touched) > 0, (select count(*) from added) > 0
+"""
+
+# Before the statements above, and not with them: who frees keys and who adds jobs could wait for each other.
+FREE_KEYS_OF_JOBS: Final = f"""
+with target as materialized (
+  select j.id
+  from (
+    select distinct n."type", n.unique_key
+    from jsonb_to_recordset(%(jobs)s::jsonb) as n("type" text, unique_key text)
+    where n.unique_key is not null
+  ) n
+  join {{schema}}.job j on j."type" collate "C" = n."type" and j.unique_key collate "C" = n.unique_key
+  where j.unique_key is not null and j.unique_until <= {NOW}
+  order by j.id
+  for no key update of j
+)
+update {{schema}}.job j
+set unique_key = null, unique_key_spent = j.unique_key, updated_at = {NOW}
+where j.id = any(array(select id from target))
+"""
+
+HOLDER_OF_KEY: Final = f"""
+select {JOB_COLUMNS}
+from {{schema}}.job j
+where j."type" collate "C" = %(type)s::text and j.unique_key collate "C" = %(unique_key)s::text
 """

@@ -222,7 +222,7 @@ def test_who_has_seen_another_schedule_does_nothing(at: Scheduling, act: str) ->
             getattr(at.service, act)("s")
     before = at.backend.store.get_all_jobs_to_do()
     assert store.tick(plan) is None
-    assert store.run(plan.schedule, plan.jobs[0]) is False
+    assert store.run(plan.schedule, plan.jobs[0]) is None
     assert at.backend.store.get_all_jobs_to_do() == before
 
 

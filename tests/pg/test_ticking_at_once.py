@@ -126,7 +126,7 @@ def test_by_hand_while_it_ticks(store: PostgresStore, meeting: Meeting) -> None:
     with meeting.holding() as results:
         meeting.let_come(lambda: store.schedules.tick(seen))
         meeting.let_come(lambda: store.schedules.run(seen.schedule, seen.jobs[0]))
-    assert results == [{seen.jobs[0].id}, False]
+    assert results == [{seen.jobs[0].id}, None]
     assert len(ids(store)) == 1
 
 

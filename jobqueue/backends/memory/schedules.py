@@ -1,6 +1,6 @@
 """Schedules and their ticks in memory."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import count
 from uuid import UUID
@@ -9,13 +9,14 @@ import attrs
 
 from jobqueue.backends.memory import transitions
 from jobqueue.backends.memory.change import Change
+from jobqueue.backends.memory.conflicts import Conflicts
 from jobqueue.backends.memory.rows import Rows
 from jobqueue.backends.memory.session import Session
 from jobqueue.events import ScheduleChanged
 from jobqueue.models import Job
 from jobqueue.schedule_store import Due, ScheduleLook
 from jobqueue.schedules import Overlap, Schedule
-from jobqueue.ticks import TICKS_KEPT, Plan, ScheduleTick
+from jobqueue.ticks import TICKS_KEPT, Plan, ScheduleTick, Skipped
 
 _Ticks = dict[tuple[datetime, bool], ScheduleTick]
 
@@ -91,29 +92,29 @@ class MemorySchedules:
             ticks = change.rows.ticks.setdefault(schedule.name, {})
             new = [tick for tick in plan.ticks if (tick.tick_at, False) not in ticks]
             ids = {tick.job_id for tick in new}
-            jobs = [job for job in plan.jobs if job.id in ids]
-            change.rows.check_new(jobs)
-            _insert(change, jobs)
-            ticks |= {(tick.tick_at, False): attrs.evolve(tick, noted_at=change.now) for tick in new}
+            jobs = _insert(change, [job for job in plan.jobs if job.id in ids])
+            added = frozenset(job.id for job in jobs)
+            ticks |= {(tick.tick_at, False): _noted(tick, added, change.now) for tick in new}
             _forget_oldest(ticks)
             moved = attrs.evolve(schedule, next_tick_at=plan.next_tick_at, version=schedule.version + 1)
             change.rows.schedules[schedule.name] = moved
-            return frozenset(job.id for job in jobs)
+            return added
 
-    def run(self, schedule: Schedule, job: Job) -> bool:
+    def run(self, schedule: Schedule, job: Job) -> Job | None:
         """Enqueue *job*, and note it, beside the ticks of *schedule*."""
         with self._session.changing() as change:
             current = _unchanged(change.rows, schedule)
             if current is None:
-                return False
-            change.rows.check_new([job])
-            _insert(change, [job])
+                return None
+            if not _insert(change, [job]):
+                holder = change.rows.holder_of(job.type, job.unique_key or "")
+                return None if holder is None else attrs.evolve(holder, is_duplicate=True)
             ticks = change.rows.ticks.setdefault(schedule.name, {})
             free = (change.now + timedelta(microseconds=number) for number in count())
             moment = next(moment for moment in free if (moment, True) not in ticks)
             ticks[moment, True] = ScheduleTick(tick_at=moment, job_id=job.id, by_hand=True, noted_at=change.now)
             change.rows.schedules[schedule.name] = attrs.evolve(current, version=current.version + 1)
-            return True
+            return job
 
 
 def _put(change: Change, schedule: Schedule) -> Schedule:
@@ -138,8 +139,20 @@ def _is_busy(rows: Rows, schedule: Schedule) -> bool:
     return any(not job.stopped for job in jobs)
 
 
-def _insert(change: Change, jobs: Iterable[Job]) -> None:
-    change.insert_jobs([transitions.added(job, change.now) for job in jobs])
+def _insert(change: Change, jobs: Iterable[Job]) -> Sequence[Job]:
+    """Add those of *jobs* whose keys are free, and return them."""
+    firsts = list({(job.type, job.unique_key or job.id): job for job in reversed(list(jobs))}.values())[::-1]
+    held = Conflicts.of(change, firsts, "ignore").settle(change)
+    new = [job for job in firsts if job.id not in held]
+    change.rows.check_new(new)
+    change.insert_jobs([transitions.added(job, change.now) for job in new])
+    return new
+
+
+def _noted(tick: ScheduleTick, added: Collection[UUID], now: datetime) -> ScheduleTick:
+    if tick.job_id is None or tick.job_id in added:
+        return attrs.evolve(tick, noted_at=now)
+    return attrs.evolve(tick, job_id=None, skipped=Skipped.DUPLICATE, noted_at=now)
 
 
 def _forget_oldest(ticks: _Ticks) -> None:
