@@ -51,6 +51,7 @@ class Scheduler(StoppableThread):
         self._woken = threading.Event()
         self._failing = frozenset[str]()
         self._delays = Backoff(first=1.0, cap=_LONGEST_PAUSE)
+        self._outage_delays = Backoff()
         self._pause = 0.0
 
     def wake(self) -> None:
@@ -80,10 +81,15 @@ class Scheduler(StoppableThread):
                     next_in = self._see_to_all()
             except UnavailableError as error:
                 logger.debug("schedules have to wait: %s", error)
+                # Ticks that are late by half a minute are missed.
+                poll_interval = self._service.settings.poll_interval.total_seconds()
+                self._pause = min(self._outage_delays.next(), poll_interval)
+                self._delays.reset()
             except BackendError as error:
                 if self._vital.failed(error):
                     logger.error("schedules do not tick, which is tried again: %s", error)  # noqa: TRY400 - it says it all
             else:
+                self._outage_delays.reset()
                 if self._vital.succeeded():
                     logger.warning("schedules tick again")
                 self._sleep_for(next_in)

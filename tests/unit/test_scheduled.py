@@ -17,8 +17,12 @@ from jobqueue import (
     RegistrationError,
     Registry,
     RegistryFrozenError,
+    UnavailableError,
     WorkerPool,
+    WorkerSettings,
 )
+from jobqueue.backends.memory import MemoryNotifier, MemoryQueue, MemoryStore
+from jobqueue.backends.memory.schedules import MemorySchedules
 from jobqueue.events import JobsAdded
 from jobqueue.queue_service import QueueService
 from jobqueue.testing import ignore_jobs, synchronous_jobs
@@ -88,6 +92,28 @@ def test_ticks_of_a_pool_in_memory(registry, service):
         service.pause_schedule("s")
         assert service.get_schedule("s").paused
     assert service.health()["parts"]["scheduler"]["state"] == "up"
+
+
+class Away(MemorySchedules):
+    """Schedules that nobody reaches."""
+
+    looks = 0
+
+    def look(self, limit, besides=()):
+        self.looks += 1
+        raise UnavailableError("away")
+
+
+def test_an_outage_is_asked_about_often(registry):
+    """However long the rows are out of reach, a pool looks for them each poll interval."""
+    queue = MemoryQueue()
+    store = MemoryStore(queue, schedules=Away)
+    settings = WorkerSettings(poll_interval=SECOND / 20)
+    with (
+        closing(QueueService(store=store, notifier=MemoryNotifier(queue), settings=settings, origin="o")) as service,
+        WorkerPool(service, registry, threads=1),
+    ):
+        wait_until(lambda: store.schedules.looks >= 8, 10)  # which took half a minute and more at ever longer delays
 
 
 @pytest.mark.parametrize(
