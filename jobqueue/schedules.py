@@ -185,13 +185,15 @@ class Schedule:
     def redefined(self, changes: Any, now: datetime, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> Self:
         """Return it with *changes*: with the next tick after *now*, if they are about when it ticks. Raises as ``new``.
 
-        One of *cron* and *every* replaces the other, and *every* begins anew.
+        One of *cron* and *every* replaces the other, with its *start_at*, and *every* begins anew.
         """
         changes = dict(changes)
         if changes.get("origin", "") is None:
             raise InvalidScheduleError(f"schedule {self.name!r}: jobs need an origin", field="origin")
         if changes.get("cron") is not None:
             changes.setdefault("every", None)
+            if self.every is not None:
+                changes.setdefault("start_at", None)
         elif changes.get("every") is not None:
             changes.setdefault("cron", None)
             changes.setdefault("start_at", None)

@@ -56,8 +56,8 @@ class Schedules(Protocol):
         """Change what is named, as ``add_schedule`` has it and *type*; return the schedule as it then is.
 
         A change of *cron*, *every*, *tz* or *start_at* sets the next tick, after now: ticks that are due by then, and
-        were not enqueued yet, do not happen. *cron* replaces *every*, and the other way round. Code that declares the
-        schedule (``@scheduled``) undoes the change when it is itself changed, and not before.
+        were not enqueued yet, do not happen. *cron* replaces *every* and *start_at*, and the other way round. Code that
+        declares the schedule (``@scheduled``) undoes the change when it is itself changed, and not before.
 
         Raises ScheduleNotFoundError, and as ``add_schedule``.
         """

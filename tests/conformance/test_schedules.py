@@ -164,6 +164,17 @@ def test_a_change_of_time_sets_the_next_tick(at: Scheduling) -> None:
     assert (again.cron, again.start_at, again.next_tick_at) == (None, START + MINUTE + HOUR, START + MINUTE + HOUR)
 
 
+def test_cron_in_place_of_an_interval_ticks_soon(at: Scheduling) -> None:
+    """The first tick of the interval keeps no tick of the expression from happening, unless it is told to."""
+    at.add(every=30 * DAY)
+    changed = at.service.change_schedule("s", cron="* * * * *")
+    assert (changed.start_at, changed.next_tick_at) == (None, START + MINUTE)
+    at.service.change_schedule("s", every=30 * DAY)
+    later = at.service.change_schedule("s", cron="* * * * *", start_at=START + HOUR)
+    assert (later.start_at, later.next_tick_at) == (START + HOUR, START + HOUR)
+    assert at.service.change_schedule("s", cron="*/2 * * * *").next_tick_at == START + HOUR
+
+
 def test_a_change_that_cannot_be_is_refused(at: Scheduling) -> None:
     """The schedule stays as it is."""
     before = at.add()
