@@ -109,7 +109,12 @@ class PostgresSchedules:
 
 
 def _version(schedule: Schedule) -> dict[str, object]:
-    return {"name": schedule.name, "version": schedule.version, "expected": schedule.next_tick_at}
+    return {
+        "name": schedule.name,
+        "created_at": schedule.created_at,
+        "version": schedule.version,
+        "expected": schedule.next_tick_at,
+    }
 
 
 def _record(tick: ScheduleTick) -> dict[str, str | None]:

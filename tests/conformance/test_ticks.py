@@ -10,7 +10,7 @@ from jobqueue import InvalidScheduleError, Missed, Skipped, Waits
 from jobqueue.events import ScheduleChanged
 from jobqueue.outcomes import Outcome
 from jobqueue.ticking import tick_all
-from jobqueue.ticks import MOST_MADE_UP_FOR, TICKS_KEPT
+from jobqueue.ticks import MOST_MADE_UP_FOR, TICKS_KEPT, Plan, job_of
 from tests.fixtures.scheduling import DAY, HOUR, MINUTE, SECOND, Scheduling, minutes
 from tests.fixtures.stores import START
 from tests.fixtures.waiting import wait_until
@@ -224,6 +224,20 @@ def test_who_has_seen_another_schedule_does_nothing(at: Scheduling, act: str) ->
     assert store.tick(plan) is None
     assert store.run(plan.schedule, plan.jobs[0]) is None
     assert at.backend.store.get_all_jobs_to_do() == before
+
+
+def test_a_schedule_that_was_removed_and_added_again_is_another_one(at: Scheduling) -> None:
+    """Who has seen the first one does nothing to the second, though it is as old in changes and ticks when that did."""
+    seen = at.add(start_at=START + HOUR)
+    at.service.remove_schedule("s")
+    at.backend.clock.advance(SECOND)
+    other = at.add(start_at=START + HOUR, priority=1)
+    assert (other.version, other.next_tick_at) == (seen.version, seen.next_tick_at)
+    store = at.backend.store.schedules
+    job = job_of(seen, None)
+    assert store.run(seen, job) is None
+    assert store.tick(Plan(seen, [], [], START + DAY)) is None
+    assert store.run(other, job) == job
 
 
 def test_a_tick_that_was_noted_is_never_enqueued_again(at: Scheduling) -> None:

@@ -126,9 +126,11 @@ def _put(change: Change, schedule: Schedule) -> Schedule:
 def _unchanged(rows: Rows, seen: Schedule) -> Schedule | None:
     """Return a schedule, if it still is as it was *seen*."""
     schedule = rows.schedules.get(seen.name)
-    if schedule is None or (schedule.version, schedule.next_tick_at) != (seen.version, seen.next_tick_at):
-        return None
-    return schedule
+    return schedule if schedule is not None and _identity(schedule) == _identity(seen) else None
+
+
+def _identity(schedule: Schedule) -> tuple[object, ...]:
+    return schedule.created_at, schedule.version, schedule.next_tick_at
 
 
 def _is_busy(rows: Rows, schedule: Schedule) -> bool:
