@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import attrs
 
-from jobqueue.errors import DuplicateHandlerError, InvalidJobError, RegistrationError, RegistryFrozenError
+from jobqueue.errors import DuplicateHandlerError, InvalidJobError, PayloadError, RegistrationError, RegistryFrozenError
 from jobqueue.handler import SERVICE_TIMEOUT, Handler, HandlerTimeout
 from jobqueue.job_context import JobContext
 from jobqueue.limits import PATTERN_BOUNDARIES, check_type_or_pattern
@@ -201,8 +201,8 @@ class Registry:
         calls ``remove_schedule``. The values are those of ``Service.add_schedule``, the *options* those of ``handler``.
 
         Raises:
-            InvalidScheduleError: as ``add_schedule``; RegistrationError, DuplicateHandlerError, RegistryFrozenError: as
-                ``handler``.
+            InvalidScheduleError: as ``add_schedule``; RegistrationError: as ``handler``, and when *payload* does not
+                fit the function's parameters; DuplicateHandlerError, RegistryFrozenError: as ``handler``.
         """
         schedule = Schedule.new(
             name,
@@ -219,6 +219,7 @@ class Registry:
         )
 
         def register(function: Callable[_P, _R]) -> Handler[_P, _R]:
+            _check_payload_fits(schedule, function)
             made = self._register_call(name, function, **options)
             whole = attrs.evolve(schedule, max_retry_count=made.max_retry_count)
             with self._lock:
@@ -295,6 +296,15 @@ class Registry:
 
 def _without(table: _ByType[_V], gone: set[str]) -> _ByType[_V]:
     return _ByType({type_: value for type_, value in table.values.items() if type_ not in gone})
+
+
+def _check_payload_fits(schedule: Schedule, function: Callable[..., object]) -> None:
+    try:
+        HandlerCall.of(function).check_fits(schedule.payload)
+    except PayloadError as error:
+        raise RegistrationError(
+            f"schedule {schedule.name!r} would have failing jobs, by its payload=: {error}"
+        ) from error
 
 
 def _type_from_class(payload_class: object, function_name: str) -> str:

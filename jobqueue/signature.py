@@ -96,6 +96,13 @@ class HandlerCall:
             return (*args, self.whole.fill(payload)), {}
         return args, self._keywords(payload)
 
+    def check_fits(self, payload: object) -> None:
+        """Raise PayloadError, as ``bind`` would, unless the decoded JSON value *payload* fits the parameters."""
+        if self.whole is not None:
+            self.whole.fill(payload)
+        else:
+            self._keywords(payload)
+
     def _keywords(self, payload: object) -> dict[str, Any]:
         if not isinstance(payload, dict):
             raise self._misfit([("$", "is not an object, whose keys could be parameters")])

@@ -130,6 +130,21 @@ def test_what_cannot_be_declared(registry, options, error):
     assert (registry.schedules(), registry.registered_job_types()) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("payload", "wrong"),
+    [(None, r"\$.feed: is missing"), ({"feed": "x"}, r"\$.feed"), ({"feed": 1, "more": 2}, r"\$.more"), ([1], r"\$")],
+)
+def test_a_payload_that_its_function_cannot_take(registry, payload, wrong):
+    """Each job would fail: it is refused where it is declared, with what is wrong."""
+
+    def poll(*, feed: int) -> None: ...
+
+    with pytest.raises(RegistrationError, match=rf"'s'.*{wrong}"):
+        registry.scheduled("s", every=HOUR, payload=payload)(poll)
+    assert (registry.schedules(), registry.registered_job_types()) == ([], [])
+    registry.scheduled("s", every=HOUR, payload={"feed": 1})(poll)
+
+
 @pytest.mark.parametrize("name", ["", "reports:*", "*", "x" * 101, 7])
 def test_what_is_no_name(registry, name):
     """The name is a job type, too, and no pattern."""
