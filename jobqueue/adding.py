@@ -147,7 +147,7 @@ def job_type_named(type_or_handler: str | JobType) -> str:
     job_type = getattr(type_or_handler, "type", None)
     if not isinstance(job_type, str):
         raise InvalidJobError(
-            f"enqueue takes a job type or a handler, not {type(type_or_handler).__qualname__} {type_or_handler!r:.60}",
+            f"a job type or a handler is needed, not {type(type_or_handler).__qualname__} {type_or_handler!r:.60}",
             field="type",
         )
     if job_type.endswith("*"):

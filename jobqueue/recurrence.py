@@ -158,6 +158,11 @@ def zone_named(tz: object) -> ZoneInfo:
     """Return a time zone by its name. Raises InvalidScheduleError."""
     if not isinstance(tz, str):
         raise InvalidScheduleError(f"tz must be the name of a time zone, not {type(tz).__qualname__}", field="tz")
+    if tz.rpartition("/")[2].lower() == "localtime":
+        raise InvalidScheduleError(
+            f"tz {tz[:60]!r} is another time zone on each machine: name the one that is meant, such as 'Europe/Vienna'",
+            field="tz",
+        )
     try:
         return ZoneInfo(tz)
     except (LookupError, ValueError, OSError):

@@ -170,7 +170,10 @@ class Schedule:
         return json.dumps(values, default=str, sort_keys=True)
 
     def timed_from(self, now: datetime) -> Self:
-        """Return it with the next tick after *now*; ticks that it has missed by then are forgotten. None if paused."""
+        """Return it with the next tick after *now*; ticks that it has missed by then are forgotten. None if paused.
+
+        Raises InvalidScheduleError when there is none in the calendar.
+        """
         try:
             start_at = now + self.every if self.start_at is None and self.every is not None else self.start_at
             timed = attrs.evolve(self, start_at=start_at)
@@ -179,8 +182,13 @@ class Schedule:
             raise InvalidScheduleError(
                 f"schedule {self.name!r}: the first tick is out of the calendar", field="every"
             ) from None
-        next_tick_at = None if self.paused else next(timed.recurrence.after(since), None)
-        return attrs.evolve(timed, next_tick_at=next_tick_at)
+        first = next(timed.recurrence.after(since), None)
+        if first is None:
+            raise InvalidScheduleError(
+                f"schedule {self.name!r} would never tick: after {since} there is no such moment in the calendar",
+                field="start_at",
+            )
+        return attrs.evolve(timed, next_tick_at=None if self.paused else first)
 
     def redefined(self, changes: Any, now: datetime, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> Self:
         """Return it with *changes*: with the next tick after *now*, if they are about when it ticks. Raises as ``new``.

@@ -8,7 +8,7 @@ from typing import Unpack
 import attrs
 
 from jobqueue.adding import job_type_named, retries_of
-from jobqueue.errors import DuplicateScheduleError, ScheduleNotFoundError
+from jobqueue.errors import DuplicateScheduleError, InvalidJobError, InvalidScheduleError, ScheduleNotFoundError
 from jobqueue.limits import COUNT, check_int, check_text
 from jobqueue.models import Job
 from jobqueue.queue_service.opened import Opened
@@ -48,7 +48,7 @@ class Schedules(Opened):
         store = self._open_store()
         schedule = Schedule.new(
             name,
-            job_type_named(type_or_handler),
+            _type_named(name, type_or_handler),
             payload,
             cron=cron,
             every=every,
@@ -121,6 +121,13 @@ class Schedules(Opened):
         for error in ticked.failures.values():
             raise error
         return list(ticked.jobs)
+
+
+def _type_named(name: str, type_or_handler: str | JobType) -> str:
+    try:
+        return job_type_named(type_or_handler)
+    except InvalidJobError as error:
+        raise InvalidScheduleError(f"schedule {name!r}: {error}", field=error.field) from error
 
 
 def _paused(schedule: Schedule, now: datetime) -> Schedule:

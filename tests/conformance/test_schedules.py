@@ -1,6 +1,6 @@
 """Schedules are added, changed, paused, resumed, run by hand, declared and removed, on every backend."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,6 +78,9 @@ def test_a_name_is_taken_once(at: Scheduling) -> None:
         ({"every": timedelta.max}, "every"),
         ({"every": MINUTE, "tz": "Mars/Olympus"}, "tz"),
         ({"cron": "* * * * *", "tz": "Mars/Olympus"}, "tz"),
+        ({"cron": "* * * * *", "tz": "localtime"}, "tz"),
+        ({"cron": "* * * * *", "tz": "posix/localtime"}, "tz"),
+        ({"cron": "0 0 29 2 *", "start_at": datetime(9999, 1, 1, tzinfo=UTC)}, "start_at"),
         ({"every": MINUTE, "missed": "some"}, "missed"),
         ({"every": MINUTE, "overlap": "maybe"}, "overlap"),
         ({"every": MINUTE, "start_at": datetime(2030, 1, 1)}, "start_at"),  # noqa: DTZ001 - is refused
@@ -90,6 +93,14 @@ def test_what_makes_no_schedule_is_refused(at: Scheduling, options: dict[str, An
         at.service.add_schedule("s", "t", **options)
     assert caught.value.field == field
     assert at.service.get_schedules() == []
+
+
+@pytest.mark.parametrize("job_type", [5, None, "", "*", "x" * 101])
+def test_what_is_no_type_is_refused(at: Scheduling, job_type: Any) -> None:
+    """Whatever it is, the error is one about the schedule."""
+    with pytest.raises(InvalidScheduleError, match="'s'") as caught:
+        at.service.add_schedule("s", job_type, every=MINUTE)
+    assert caught.value.field == "type"
 
 
 def test_a_payload_is_checked_as_a_jobs(at: Scheduling) -> None:
