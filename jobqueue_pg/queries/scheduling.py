@@ -86,8 +86,8 @@ limit %(limit)s
 
 # The version is compared under the row's lock: of several who have seen the same one, the first to come is the only
 # one to move it on; and who has changed the schedule meanwhile, or removed it and added another, is heeded. What was
-# noted before comes second: it is not enqueued again, whoever has set next_tick_at back. The key of the notes would roll
-# all back.
+# noted before comes second: it is not enqueued again, whoever has set next_tick_at back. The key of the notes would
+# roll all back.
 _IS_UNCHANGED: Final = """s.name = %(name)s
     and s.created_at = %(created_at)s::timestamptz
     and s.version = %(version)s
