@@ -105,7 +105,10 @@ class Distinct:
 
     jobs: Sequence[Job]
     places: Sequence[int]
-    """For each of the jobs that there were: where among *jobs* it is, or else the one that has its key."""
+    """For each of the jobs that there were: where among *jobs* it is, or else the one that has its key.
+
+    None at all when none has a key.
+    """
     firsts: frozenset[int]
     """Which of those that there were are among *jobs*."""
 
@@ -115,6 +118,8 @@ class Distinct:
 
         What comes of it is what adding one after the other would lead to.
         """
+        if all(job.unique_key is None for job in jobs):
+            return cls(jobs, (), frozenset())
         kept: list[Job] = []
         places: list[int] = []
         firsts: list[int] = []
@@ -134,6 +139,8 @@ class Distinct:
 
     def spread(self, stored: Sequence[Job]) -> list[Job]:
         """Return what *stored* has for *jobs*, for each of those that there were; later ones are duplicates."""
+        if not self.places:
+            return list(stored)
         return [
             stored[place] if number in self.firsts else attrs.evolve(stored[place], is_duplicate=True)
             for number, place in enumerate(self.places)

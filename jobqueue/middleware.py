@@ -125,6 +125,46 @@ def add_job_through(service: Service, job: Job, add: Callable[[Job], Job]) -> Jo
     return pass_on(job, in_force)
 
 
+@attrs.frozen
+class PassedJobs:
+    """Jobs that have passed through middleware, and are to be added together."""
+
+    jobs: list[Job]
+    """Those that are to be added."""
+    answers: list[Job]
+    """What the middleware has said of each that there was."""
+    places: Sequence[int | None] | None
+    """For each that there was: where among *jobs* it is, if anywhere; None: they are the same."""
+
+    def answers_for(self, stored: list[Job]) -> list[Job]:
+        """Return what the caller is given when *stored* is what *jobs* have become."""
+        if self.places is None:
+            return stored
+        return [
+            answer if place is None or stored[place] is self.jobs[place] else stored[place]
+            for answer, place in zip(self.answers, self.places, strict=True)
+        ]
+
+
+def pass_jobs_through(service: Service, jobs: list[Job]) -> PassedJobs:
+    """Pass *jobs*, one by one, through all middleware that is in force."""
+    if not _middleware_in_force(service):
+        return PassedJobs(jobs, jobs, None)
+    kept: list[Job] = []
+
+    def keep(job: Job) -> Job:
+        kept.append(job)
+        return job
+
+    answers: list[Job] = []
+    places: list[int | None] = []
+    for job in jobs:
+        number = len(kept)
+        answers.append(add_job_through(service, job, keep))
+        places.append(number if len(kept) > number else None)
+    return PassedJobs(kept, answers, places)
+
+
 def add_bundle_through(service: Service, bundle: JobBundle, add: Callable[[JobBundle], JobBundle]) -> JobBundle:
     """Pass *bundle* through all middleware that is in force, and at last to *add*."""
 

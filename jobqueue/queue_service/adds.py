@@ -15,7 +15,7 @@ from jobqueue.adding import (
 )
 from jobqueue.bundle import JobBundle
 from jobqueue.events import JobsAdded
-from jobqueue.middleware import add_bundle_through, add_job_through, check_adding_middleware
+from jobqueue.middleware import add_bundle_through, add_job_through, check_adding_middleware, pass_jobs_through
 from jobqueue.models import Job
 from jobqueue.queue_service.opened import Opened
 from jobqueue.retry import RetryPolicy
@@ -88,27 +88,13 @@ class Adds(Opened):
         """Add all of *jobs* or none; return them as they were stored, or those that hold their unique keys."""
         store = self._open_store()
         way = check_on_conflict(on_conflict)
-        kept: list[Job] = []
-
-        def keep(job: Job) -> Job:
-            kept.append(job)
-            return job
-
-        added: list[Job] = []
-        places: list[int | None] = []
-        for job in complete_jobs(jobs, self._origin, self.max_payload_bytes):
-            number = len(kept)
-            added.append(add_job_through(self._service, job, keep))
-            places.append(number if len(kept) > number else None)
-        if not kept:
-            return added
-        distinct = Distinct.of(kept, way)
+        passed = pass_jobs_through(self._service, complete_jobs(jobs, self._origin, self.max_payload_bytes))
+        if not passed.jobs:
+            return passed.answers
+        distinct = Distinct.of(passed.jobs, way)
         stored = distinct.spread(store.add_jobs(distinct.jobs, on_conflict=way, notify=notify, connection=connection))
         self._tell_of(stored)
-        return [
-            job if place is None or stored[place] is kept[place] else stored[place]
-            for job, place in zip(added, places, strict=True)
-        ]
+        return passed.answers_for(stored)
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
         """Add a bundle and its members; return it as it was stored."""
