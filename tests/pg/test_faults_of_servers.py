@@ -135,8 +135,9 @@ def test_a_switchover_loses_nothing(cluster, resting_server, standby, registry, 
     # Calls that only read go there, too, as soon as one of them has seen what has become of the server.
     shift.service.get_status()
     assert shift.service.get_job(shift.service.enqueue("short", 1000).id).payload == 1000
-    # No session is used any more that has been told of it before it is lent: then there is nothing to tell.
-    check_lines(caplog, times=(0, 1), listener=False)
+    # No session is used any more that has been told of it before it is lent: then there is nothing to tell. Two may be
+    # lent, to those who look after the queue and after its schedules, before their servers have heard of it themselves.
+    check_lines(caplog, times=(0, 1, 2), listener=False)
 
 
 # --- no writes
