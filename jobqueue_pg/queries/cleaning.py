@@ -34,8 +34,8 @@ rule as materialized (
   )
 )"""
 
-# The job that was added when a bundle was complete: without a trace of its failure the bundle would seem to succeed. The
-# offset keeps this from being answered by a table of all bundles.
+# The job that was added when a bundle was complete: without a trace of its failure the bundle would seem to succeed.
+# The offset keeps this from being answered by a table of all bundles.
 COMPLETES_A_BUNDLE: Final = """case
       when j.completes_bundle_id is not null
       then exists (select from {schema}.job_bundle b where b.id = j.completes_bundle_id offset 0)
