@@ -86,6 +86,7 @@ from jobqueue.errors import (
 )
 from jobqueue.execution import do_job
 from jobqueue.handler import Handler
+from jobqueue.inspecting import Activity, ConnectionCheck, SeenWorker
 from jobqueue.job_context import JobContext, current_job
 from jobqueue.listeners import ServiceListener
 from jobqueue.middleware import AddMiddleware, CaptureExceptions, LogRuns, WorkMiddleware
@@ -114,6 +115,7 @@ from jobqueue.ticks import ScheduleTick, Skipped
 from jobqueue.worker import WorkerPool, finish_threads, start_polling_available_jobs, start_threads, stop_threads
 
 __all__ = [
+    "Activity",
     "AddMiddleware",
     "Ages",
     "AttemptError",
@@ -123,6 +125,7 @@ __all__ = [
     "Claim",
     "CleanResult",
     "ClosedError",
+    "ConnectionCheck",
     "Discard",
     "DoNothingService",
     "DuplicateHandlerError",
@@ -167,6 +170,7 @@ __all__ = [
     "ScheduleNotFoundError",
     "ScheduleTick",
     "SchemaError",
+    "SeenWorker",
     "Service",
     "ServiceListener",
     "ServiceWithError",

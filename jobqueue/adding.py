@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import attrs
 
 from jobqueue.bundle import JobBundle
+from jobqueue.clock import present
 from jobqueue.errors import InvalidJobError
 from jobqueue.limits import BIGINT, COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name, check_size
-from jobqueue.models import Job
+from jobqueue.models import FreshJob, Job
+from jobqueue.payload import job_type_of
 from jobqueue.registry import default_registry
 from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.service import JobType
@@ -65,6 +67,13 @@ def complete_bundle(bundle: object, origin: str, max_payload_bytes: int) -> JobB
     return attrs.evolve(bundle, origin=origin, jobs=jobs, on_stopped=on_stopped)
 
 
+def types_of(bundle: JobBundle) -> Iterable[str]:
+    """Return the types of the jobs that a bundle has, and of the one that it adds when it has stopped."""
+    yield from (job.type for job in bundle.jobs)
+    if (desc := bundle.on_stopped) is not None:
+        yield job_type_of(desc.payload) if desc.type is None else desc.type
+
+
 def _checked(job: Job, max_payload_bytes: int) -> Job:
     """Return *job*, which need not be made by Job.new. Raises InvalidJobError."""
     check_id(job.id)
@@ -84,7 +93,7 @@ def _with_origin(job: Job, origin: str) -> Job:
     if job.origin is not None:
         return job
     # Not by evolve(), which costs more than all the rest of what is done here for a job.
-    return Job(
+    return FreshJob(
         id=job.id,
         bundle_id=job.bundle_id,
         type=job.type,
@@ -182,6 +191,6 @@ def moment_after(start_at: datetime | None, delay: object) -> datetime | None:
     if not isinstance(delay, timedelta):
         raise InvalidJobError(f"delay must be a timedelta, not {type(delay).__qualname__}", field="delay")
     try:
-        return datetime.now(UTC) + delay
+        return present() + delay
     except OverflowError:
         raise InvalidJobError(f"a delay of {delay} leads out of the calendar", field="delay") from None

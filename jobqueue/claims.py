@@ -117,7 +117,7 @@ class Claims:
         return outcome.is_shown_by(self._job_of(outcome.fence.job_id))
 
     def _job_of(self, job_id: UUID) -> Job | None:
-        return next(iter(self._service.store.get_jobs([job_id])), None)
+        return next(iter(self._service.store.apart.get_jobs([job_id])), None)
 
     def outcome_of_success(self, job: Job, result: object) -> Outcome:
         """Return what becomes of *job* after it was run with *result*."""

@@ -11,10 +11,13 @@ from jobqueue.retention import Retention
 
 @attrs.frozen(kw_only=True)
 class CleanResult:
-    """How many jobs were removed, those of bundles included, and how many bundles."""
+    """How many jobs were removed, those of bundles included, and how many bundles; false when nothing was."""
 
     jobs: int = 0
     bundles: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.bundles)
 
     def __add__(self, other: "CleanResult") -> "CleanResult":
         return CleanResult(jobs=self.jobs + other.jobs, bundles=self.bundles + other.bundles)

@@ -1,6 +1,6 @@
 """Which service is meant when none is named: the one in use in this context, or else the default one."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -10,6 +10,7 @@ from jobqueue.service import Service
 _in_use: ContextVar[Service | None] = ContextVar("jobqueue_service", default=None)
 _standing_in: ContextVar[Service | None] = ContextVar("jobqueue_stand_in", default=None)
 _default: Service | None = None
+_source: Callable[[], Service] | None = None
 
 
 def set_default_service(service: Service) -> None:
@@ -18,6 +19,15 @@ def set_default_service(service: Service) -> None:
     if service is None:  # pyright: ignore[reportUnnecessaryComparison] - not every caller is type-checked
         raise TypeError("the default service cannot be None: close() the old one instead")
     _default = service
+
+
+def set_service_source(source: Callable[[], Service] | None) -> None:
+    """Have *source* asked for the default service wherever none was set; None: nobody.
+
+    For integrations: a framework says late, and perhaps differently in each place, which service is meant.
+    """
+    global _source  # noqa: PLW0603 - as above
+    _source = source
 
 
 @contextmanager
@@ -47,7 +57,7 @@ def make_current(service: Service) -> None:
 
 def current_service() -> Service:
     """Return the service in use here. Raises NotInitializedError when there is none."""
-    service = _in_use.get() or _default or _standing_in.get()
+    service = _in_use.get() or _default or _sourced() or _standing_in.get()
     if service is None:
         raise NotInitializedError(
             "no job queue service yet: call jobqueue_pg.init_job_queue(conninfo) when the application starts, "
@@ -58,6 +68,11 @@ def current_service() -> Service:
 
 def default_service() -> Service:
     """Return the default service, whichever is in use here. Raises NotInitializedError when there is none."""
-    if _default is None:
+    service = _default or _sourced()
+    if service is None:
         raise NotInitializedError("no default job queue service was set")
-    return _default
+    return service
+
+
+def _sourced() -> Service | None:
+    return None if _source is None else _source()

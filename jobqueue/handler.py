@@ -106,7 +106,7 @@ class Handler(Generic[_P, _R_co]):
         max_retry_count: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: HandlerTimeout = SERVICE_TIMEOUT,
-        atomic: bool = False,
+        atomic: bool | str = False,
     ) -> None:
         # First, since it copies the function's attributes, and those of a handler within a handler are its own.
         update_wrapper(self, function)
@@ -117,7 +117,7 @@ class Handler(Generic[_P, _R_co]):
         usual_count = len(retry.waits) if isinstance(retry, Waits) else 0
         self.max_retry_count: Final = usual_count if max_retry_count is None else _checked_count(max_retry_count, name)
         self.timeout: Final = _checked_timeout(timeout, name)
-        self.atomic: Final = _checked_flag(atomic, name)
+        self.atomic: Final = _checked_atomic(atomic, name)
         self._call = call
         self._function: Callable[..., object] = function
 
@@ -184,7 +184,9 @@ def _checked_timeout(timeout: object, name: str) -> HandlerTimeout:
     return timeout or None
 
 
-def _checked_flag(atomic: object, name: str) -> bool:
-    if not isinstance(atomic, bool):
-        raise RegistrationError(f"atomic of {name} must be True or False, not {atomic!r}")
+def _checked_atomic(atomic: object, name: str) -> bool | str:
+    if not isinstance(atomic, bool | str) or atomic == "":
+        raise RegistrationError(
+            f"atomic of {name} must be True or False, or the name of a transaction of the service's, not {atomic!r}"
+        )
     return atomic

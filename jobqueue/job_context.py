@@ -116,17 +116,19 @@ class JobContext:
     def connection(self) -> Any:
         """The connection of an atomic handler: the driver's own, with a transaction open on it.
 
+        Of a handler with ``atomic="name"`` it is what the application's own block of that name gives: its session, say.
+
         What is done on it, jobs that are added by ``connection=`` included, is committed with the job's completion when
         the handler returns, or else rolled back. The handler neither commits nor rolls back, keeps the isolation level
         (READ COMMITTED), and catches a database error only around a savepoint (``with ctx.connection.transaction()``).
 
         Raises:
-            JobQueueError: the handler is not registered as ``atomic=True``, or is not run by worker threads.
+            JobQueueError: the handler is not registered as ``atomic``, or is not run by worker threads.
         """
         if self._transaction is None:
             raise JobQueueError(
-                f"{self._name} has no connection of its own: only handlers registered with atomic=True have, while "
-                "worker threads run them; do_job(job, connection=...) lends them one"
+                f"{self._name} has no connection of its own: only handlers registered with atomic=True, or a name, "
+                "have, while worker threads run them; do_job(job, connection=...) lends them one"
             )
         return self._transaction.connection
 

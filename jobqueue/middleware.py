@@ -6,6 +6,7 @@ outermost. For tests there is more, which is in force in the context that has pu
 
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ WorkMiddleware = Callable[[JobContext, Callable[[], object]], object]
 """Stands between a worker and a handler: is called with the context of a run, and with what goes on to the handler.
 
 It calls that once, and returns what it has returned; or it does something else, and returns what a handler might. What
-it raises, or lets through, is the run's error.
+it raises, or lets through, is the run's error. A method ``end_thread()``, if it has one, is called by each worker
+thread at its end.
 """
 
 _in_force: ContextVar[tuple["_Layer", ...]] = ContextVar("jobqueue_add_middleware", default=())
@@ -187,7 +189,8 @@ def _no_answer(middleware: AddingMiddleware, method: str, kind: str, answer: obj
 
 
 def _middleware_in_force(service: Service) -> Sequence[AddingMiddleware]:
-    return [*service.add_middleware, *[layer.middleware for layer in _in_force.get() if not layer.is_over]]
+    own, layers = service.add_middleware, _in_force.get()
+    return [*own, *[layer.middleware for layer in layers if not layer.is_over]] if layers else own
 
 
 def run_through(middleware: Sequence[WorkMiddleware], context: JobContext, run: Callable[[], object]) -> object:
@@ -196,6 +199,17 @@ def run_through(middleware: Sequence[WorkMiddleware], context: JobContext, run: 
         return run()
     first, rest = middleware[0], middleware[1:]
     return first(context, lambda: run_through(rest, context, run))
+
+
+def end_thread(middleware: Sequence[WorkMiddleware]) -> None:
+    """Have whatever of *middleware* has something to end in this worker thread, which ends, do so."""
+    for each in reversed(middleware):
+        end: Callable[[], object] | None = getattr(each, "end_thread", None)
+        try:
+            if end is not None:
+                end()
+        except Exception:
+            logger.exception("middleware could not end its part in %s", threading.current_thread().name)
 
 
 @attrs.frozen

@@ -3,13 +3,14 @@
 import enum
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Any, Final
 from uuid import UUID
 
 import attrs
 
+from jobqueue.clock import present
 from jobqueue.limits import BIGINT, check_id, check_int, check_moment, check_name, check_payload
 from jobqueue.payload import MAX_PAYLOAD_BYTES, job_type_of, load_json, structure
 from jobqueue.retry import RetryPolicy
@@ -54,6 +55,10 @@ class AttemptError:
     error_msg: str
     error_type: str
     traceback: str
+    started_at: datetime | None = None
+    """When it was claimed; None, like the next, for those that an older version has noted."""
+    claimed_by: str | None = None
+    """``host:pid:thread`` of its worker."""
 
 
 @attrs.frozen(cache_hash=True)
@@ -125,9 +130,8 @@ class Job:
     updated_at: datetime | None = None
     created_at: datetime | None = None
 
-    @classmethod
+    @staticmethod
     def new(
-        cls,
         type: str | None,
         payload: object,
         *,
@@ -141,7 +145,7 @@ class Job:
         unique_by: Sequence[str] | None = None,
         unique_for: UniqueFor | timedelta | None = None,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
-    ) -> Self:
+    ) -> "Job":
         """Describe a job that is not in the queue yet; *type* None takes it from the payload's class.
 
         *retry* is stored with the job, and goes before what its handler says. *max_retry_count* None is the number of
@@ -160,7 +164,7 @@ class Job:
         key, held_for = None, None
         if unique_key is not None or unique_by is not None or unique_for is not None:
             key, held_for = check_unique(unique_key, unique_by, unique_for, payload_json)
-        return cls(
+        return FreshJob(
             id=new_id() if id is None else check_id(id),
             type=check_name("type", job_type_of(payload) if type is None else type),
             payload_json=payload_json,
@@ -253,7 +257,7 @@ class Job:
         """Whether the job is being worked on and its worker was heard of within *dead_for*, by this machine's clock."""
         if not self.started_and_not_stopped or self.worker_alive_at is None:
             return False
-        return datetime.now(UTC) - self.worker_alive_at <= dead_for
+        return present() - self.worker_alive_at <= dead_for
 
     @property
     def state(self) -> State:
@@ -266,6 +270,21 @@ class Job:
             return State.RUNNING
         if self.run_count > 0:
             return State.RETRYING
-        if self.start_at is not None and self.start_at > datetime.now(UTC):
+        if self.start_at is not None and self.start_at > present():
             return State.SCHEDULED
         return State.AVAILABLE
+
+
+@attrs.define(kw_only=True, eq=False, on_setattr=None)  # pyright: ignore[reportGeneralTypeIssues] - below, why
+class FreshJob(Job):
+    """Makes a Job in less than half of the time, for those who make many.
+
+    What takes long is to set the columns of an object that is frozen. So they are set before it is.
+    """
+
+    # Both, or Python would not take its short way to slots.
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__
+
+    def __attrs_post_init__(self) -> None:
+        self.__class__ = Job  # type: ignore[assignment]

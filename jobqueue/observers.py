@@ -1,6 +1,7 @@
 """Who observes what happens: the ground on which metrics, traces and dashboards stand."""
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ class Observers:
     def __init__(self, health: Health) -> None:
         self._health = health
         self._groups: dict[type, ListenerGroup[Observer]] = {kind: ListenerGroup("__call__") for kind in _ALL_EVENTS}
+        self._lock = threading.Lock()
+        self.wanted = frozenset[type[ObservedEvent]]()
+        """The events that anybody observes: looked at before one is made, where every microsecond counts."""
 
     def add(self, observer: Observer, *kinds: type[ObservedEvent]) -> None:
         """Have *observer* called for events of *kinds*; none: of all. Raises TypeError for anything else."""
@@ -30,21 +34,23 @@ class Observers:
             raise TypeError(f"{unknown[0]!r:.60} cannot be observed: there are {names}")
         for kind in dict.fromkeys(kinds or self._groups):
             self._groups[kind].add(observer)
+        self._note_wanted()
 
     def remove(self, observer: Observer) -> None:
         """Have *observer* called no more, for events of any kind."""
         for group in self._groups.values():
             while group.has(observer):
                 group.remove(observer)
+        self._note_wanted()
 
-    def want(self, kind: type[ObservedEvent]) -> bool:
-        """Whether anybody observes events of *kind*: asked before one is made where every microsecond counts."""
-        return bool(self._groups[kind].all)
+    def _note_wanted(self) -> None:
+        with self._lock:
+            self.wanted = frozenset(kind for kind, group in self._groups.items() if group.all)
 
     @property
     def kinds_to_hear(self) -> frozenset[type[Event]]:
         """The events from the database that anybody observes."""
-        return frozenset(kind for kind in COMMITTED_EVENTS if self.want(kind))
+        return frozenset(kind for kind in COMMITTED_EVENTS if kind in self.wanted)
 
     def tell(self, event: ObservedEvent) -> None:
         """Tell those who want to know; what one of them raises goes to the log, and to the function for errors."""

@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
@@ -41,7 +41,7 @@ class HandlerOptions(TypedDict, total=False):
     max_retry_count: int | None
     retry: RetryPolicy | None
     timeout: HandlerTimeout
-    atomic: bool
+    atomic: bool | str
 
 
 class _ByType(Generic[_V]):
@@ -95,7 +95,7 @@ class Registry:
         max_retry_count: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: HandlerTimeout = SERVICE_TIMEOUT,
-        atomic: bool = False,
+        atomic: bool | str = False,
     ) -> Callable[[Callable[_P, _R]], Handler[_P, _R]]: ...
     @overload
     def handler(self, type: Callable[_P, _R], /) -> Handler[_P, _R]: ...
@@ -108,8 +108,9 @@ class Registry:
         (None: as often as *retry* lists Waits, else not at all), *retry* says when and after which errors (None:
         exponentially later, see DEFAULT_POLICY). *timeout* None (or zero) means no limit; the
         default is the service's ``job_timeout``. An *atomic* handler works on ``ctx.connection``, in a transaction that
-        commits together with the job's completion, or not at all. What parameters the function may have, HandlerCall
-        tells.
+        commits together with the job's completion, or not at all; where *atomic* is a name, in the transaction that
+        the application calls so (``jobqueue_pg.connect(transactions=...)``). What parameters the function may have,
+        HandlerCall tells.
 
         Raises:
             RegistrationError: the function, the type or an option is not fit for this.
@@ -253,9 +254,31 @@ class Registry:
         return self._handlers.patterns
 
     def is_atomic(self, job_type: str) -> bool:
-        """Whether jobs of a type, or those that a pattern stands for, have an atomic handler."""
+        """Whether jobs of a type, or those that a pattern stands for, have a handler with a transaction of our own."""
         handler = self.find(job_type)
-        return handler is not None and handler.atomic
+        return handler is not None and handler.atomic is True
+
+    def transactions(self) -> frozenset[str]:
+        """Return the names of those transactions of the application in which handlers run."""
+        return frozenset(
+            handler.atomic for handler in self._handlers.values.values() if isinstance(handler.atomic, str)
+        )
+
+    def only(self, types: Iterable[str]) -> "Registry":
+        """Return a registry of the same handlers, retry schedules and schedules, for jobs of *types* alone.
+
+        These may be patterns. A type that only a pattern covers has the handler of that.
+
+        Raises:
+            RegistrationError: one of *types* has no handler.
+        """
+        made = Registry()
+        for name in types:
+            if (found := self.find(_checked_type(name))) is None:
+                raise RegistrationError(f"jobs of type {name!r} have no handler here")
+            made._handlers = _ByType({**made._handlers.values, name: found})
+        made._retry_schedules, made._schedules = self._retry_schedules, self._schedules
+        return made
 
     def freeze(self) -> None:
         """Refuse changes of handlers until ``thaw`` has been called as often as this."""
@@ -337,6 +360,28 @@ if sys.platform != "win32":
 
 default_registry: Final = Registry()
 """Where the functions of the package, such as ``jobqueue.handler``, register."""
+
+
+@attrs.frozen
+class Registered:
+    """What has a handler in any registry of this process."""
+
+    registries: Sequence[Registry]
+
+    @property
+    def names(self) -> list[str]:
+        """The types and patterns."""
+        return sorted({name for registry in self.registries for name in registry.patterns()})
+
+    def covers(self, job_type: str) -> bool:
+        """Whether jobs of *job_type* have a handler."""
+        return any(registry.find(job_type) is not None for registry in self.registries)
+
+
+def registered_anywhere() -> Registered:
+    """Look at all registries of this process."""
+    return Registered(list(_registries))
+
 
 handler = default_registry.handler
 scheduled = default_registry.scheduled

@@ -1,6 +1,6 @@
 """The half of a backend that keeps rows: the ports that every backend implements."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
@@ -12,9 +12,9 @@ from jobqueue.acting import Acting
 from jobqueue.bundle import JobBundle
 from jobqueue.cleaning import Cleaning
 from jobqueue.counting import Counting
-from jobqueue.errors import DuplicateJobError, InvalidJobError, JobNotFoundError
+from jobqueue.errors import DuplicateJobError
+from jobqueue.inspecting import Inspecting
 from jobqueue.job_filter import Cursor, JobFilter
-from jobqueue.limits import check_moment
 from jobqueue.models import Fence, Job
 from jobqueue.outcomes import Claimant, Outcome, Rescue, Trip
 from jobqueue.pauses import Pauses
@@ -185,14 +185,33 @@ class Store(Protocol):
         """The rows as those see them who want numbers at once."""
         ...
 
-    def for_workers(self, *, lock_timeout: timedelta, atomic_connections: int = 0) -> "WorkerStore":
+    @property
+    def inspecting(self) -> Inspecting:
+        """What goes on, as those see it who watch."""
+        ...
+
+    @property
+    def apart(self) -> "Store":
+        """The same rows, whose methods are never part of a transaction that the application has open."""
+        ...
+
+    def for_workers(
+        self, *, lock_timeout: timedelta, atomic_connections: int = 0, transactions: Collection[str] = ()
+    ) -> "WorkerStore":
         """Return the same rows over connections of their own, for one worker pool, which closes it.
 
         Its statements wait for a locked row no longer than *lock_timeout*, and raise LockTimeoutError. As many atomic
-        handlers as there are *atomic_connections* can run at a time.
+        handlers as there are *atomic_connections* can run at a time; others want the application's *transactions*.
 
         Raises:
-            RegistrationError: the backend has no transactions that a handler could work in.
+            RegistrationError: the backend has no transactions that a handler could work in, or none of such a name.
+        """
+        ...
+
+    def within(self, connection: object) -> AbstractContextManager["Within"]:
+        """Have all calls in this thread be a part of the transaction on *connection* within the block: for tests.
+
+        None: they stay what they are. Raises TypeError when it is nothing whose transaction can be joined.
         """
         ...
 
@@ -205,7 +224,7 @@ class HandlerTransaction(Protocol):
 
     @property
     def connection(self) -> Any:
-        """The driver's connection, for the handler."""
+        """The driver's connection, for the handler; of a named transaction, what the application's block has given."""
         ...
 
     @property
@@ -300,10 +319,13 @@ class WorkerStore(Protocol):
     def end_back_off(self, job_type: str) -> None:
         """Have the next back-off from a type begin with 100 ms again: a job of it was successful."""
 
-    def handler_transaction(self) -> AbstractContextManager[HandlerTransaction]:
+    def handler_transaction(self, name: str | None = None) -> AbstractContextManager[HandlerTransaction]:
         """Open a transaction within the block: committed at its end, if an outcome was saved, and else rolled back.
 
+        With a *name* it is the one that the application calls so.
+
         Raises:
+            TransactionError: what the application calls so is no transaction, or did not end as such.
             UnavailableError: there is no connection; or, from the end of the block, it is lost: what was done is then
                 rolled back, or committed without our knowing.
             BackendError: what was done cannot be committed, and is rolled back.
@@ -356,22 +378,10 @@ class WorkerStore(Protocol):
         """Give up the connections. Safe to call twice."""
 
 
-def cursor_after(after: object, store: Store) -> Cursor | None:
-    """Return the place that an application means by *after*: a job, or its created_at and id, or None.
+@attrs.frozen
+class Within:
+    """The same rows, seen by a worker in the caller's thread and transaction."""
 
-    Raises:
-        InvalidJobError: it is something else.
-        JobNotFoundError: it is a job that was never read, and is not there.
-    """
-    match after:
-        case None:
-            return None
-        case Job(id=job_id):
-            created_at = after.created_at or store.get_job(job_id).created_at
-        case (datetime() as moment, UUID() as job_id):
-            created_at = check_moment("after", moment)
-        case _:
-            raise InvalidJobError(f"after takes a Job, or its created_at and id, not {after!r:.60}", field="after")
-    if created_at is None:
-        raise JobNotFoundError(job_id)
-    return created_at, job_id
+    worker_store: WorkerStore
+    guard: Callable[[], AbstractContextManager[None]]
+    """Within its block the transaction may become unusable: then what was done there is undone."""

@@ -153,7 +153,7 @@ def _pass(service: Service, job: Job) -> _Passed:
 
 def _tell_of(service: Service, jobs: Sequence[Job]) -> None:
     observers = service.listeners.observers
-    if jobs and observers.want(JobsAdded):
+    if jobs and JobsAdded in observers.wanted:
         observers.tell(JobsAdded(jobs=tuple(jobs)))
 
 

@@ -5,19 +5,18 @@ from typing import Any
 from uuid import UUID
 
 import attrs
-import psycopg
 
 from jobqueue.acting import Acted
 from jobqueue.job_filter import JobFilter
 from jobqueue_pg import counting
 from jobqueue_pg.database import Database
+from jobqueue_pg.joining import Lent
 from jobqueue_pg.queries import listing as queries
 from jobqueue_pg.queries.counting import MEASURE_JOBS
 from jobqueue_pg.rows import Row
 from jobqueue_pg.taking_back import reset, taking_keys_back
 
-_Connection = psycopg.Connection[Any]
-_Change = Callable[[_Connection, Sequence[UUID], Mapping[str, object]], list[Row]]
+_Change = Callable[[Lent, Sequence[UUID], Mapping[str, object]], list[Row]]
 
 
 class PostgresActing:
@@ -30,7 +29,7 @@ class PostgresActing:
     def replay(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
         """Make those of the next *limit* jobs that have failed as good as new."""
 
-        def replay(connection: _Connection, found: Sequence[UUID], parameters: Mapping[str, object]) -> list[Row]:
+        def replay(connection: Lent, found: Sequence[UUID], parameters: Mapping[str, object]) -> list[Row]:
             return reset(self._database, connection, found, queries.replay_found(parameters), parameters)
 
         return taking_keys_back(lambda takes: self._act(replay, which, limit, after, takes_keys_back=takes))
@@ -38,7 +37,7 @@ class PostgresActing:
     def delete(self, which: JobFilter, *, limit: int, after: Any) -> Acted:
         """Delete the next *limit* jobs, and take them out of the counts of their bundles."""
 
-        def delete(connection: _Connection, _found: Sequence[UUID], parameters: Mapping[str, object]) -> list[Row]:
+        def delete(connection: Lent, _found: Sequence[UUID], parameters: Mapping[str, object]) -> list[Row]:
             return self._database.execute(connection, queries.delete_found(parameters), parameters).fetchall()
 
         return self._act(delete, which, limit, after)
@@ -54,7 +53,7 @@ class PostgresActing:
             "takes_keys_back": takes_keys_back,
         }
 
-        def act(connection: _Connection) -> Acted:
+        def act(connection: Lent) -> Acted:
             found = self._database.execute(connection, queries.find_jobs(parameters), parameters).fetchall()
             if not found:
                 return Acted()

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 from uuid import UUID
 
 import psycopg
 from psycopg.errors import UniqueViolation
-from psycopg.pq import PipelineStatus, TransactionStatus
 
 from jobqueue.bundle import JobBundle
 from jobqueue.errors import BackendError, DuplicateJobError
@@ -15,8 +14,7 @@ from jobqueue.models import Job
 from jobqueue.uniqueness import OnConflict
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database, Parameters
-from jobqueue_pg.errors import translate_errors
-from jobqueue_pg.joining import joined
+from jobqueue_pg.joining import Joined, Lent
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.unique_adding import UniqueAdding, meant_by
 
@@ -24,10 +22,7 @@ from jobqueue_pg.unique_adding import UniqueAdding, meant_by
 _LEAST_JOBS_TO_COPY: Final = 100
 # What a statement adds the server keeps once more until its end, for the triggers.
 _MOST_JOBS_TO_COPY: Final = 20_000
-# In the encodings of others not all can be spelled, which must show before a statement has begun.
-_ENCODING_TO_COPY_IN: Final = "utf-8"
 
-_Connection = psycopg.Connection[Any]
 _Statement = tuple[LiteralString, Parameters]
 
 
@@ -46,7 +41,7 @@ class Adding:
         self, job: Job, *, delay: timedelta | None, on_conflict: OnConflict, notify: bool, connection: object
     ) -> Job:
         """Add a job that has an origin; return it, or the one that holds its key. Raises DuplicateJobError."""
-        callers = _joined(connection)
+        callers = self._database.joined(connection)
         if job.unique_key is not None:
             unique = UniqueAdding(self._database, self._patience, on_conflict, notify)
             held = self._perform_uniquely(lambda lent: unique.add(lent, [job], delay), callers, [job])
@@ -61,7 +56,7 @@ class Adding:
         self, jobs: Sequence[Job], *, on_conflict: OnConflict, notify: bool, connection: object
     ) -> Sequence[Job]:
         """Add jobs that have an origin; return them, or those that hold their keys. Raises DuplicateJobError."""
-        callers = _joined(connection)
+        callers = self._database.joined(connection)
         unique = [job for job in jobs if job.unique_key is not None]
         if unique:
             return self._add_uniquely(
@@ -74,13 +69,13 @@ class Adding:
         return jobs
 
     def _add_uniquely(
-        self, jobs: Sequence[Job], unique: Sequence[Job], adding: UniqueAdding, callers: _Connection | None
+        self, jobs: Sequence[Job], unique: Sequence[Job], adding: UniqueAdding, callers: Joined | None
     ) -> Sequence[Job]:
         """Add *jobs*, of which some are *unique*: these by INSERT, which alone can leave duplicates out."""
         others = [job for job in jobs if job.unique_key is None]
         copies = self._copies(others, callers)
 
-        def add(connection: _Connection) -> dict[UUID, Job]:
+        def add(connection: Lent) -> dict[UUID, Job]:
             held = adding.add(connection, unique)
             if copies:
                 self._copy_on(connection, None, others, notify=adding.notify)
@@ -93,7 +88,7 @@ class Adding:
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool, connection: object) -> None:
         """Add a bundle with its members. Raises DuplicateJobError."""
-        callers = _joined(connection)
+        callers = self._database.joined(connection)
         if self._copies(bundle.jobs, callers):
             self._copy(bundle, bundle.jobs, callers, notify=notify)
         else:
@@ -102,44 +97,39 @@ class Adding:
             statements: list[_Statement] = [(statement, {**rows.bundle_parameters(bundle), **first}), *others]
             self._execute(statements, callers, [bundle, *bundle.jobs])
 
-    def _copies(self, jobs: Sequence[Job], callers: _Connection | None) -> bool:
+    def _copies(self, jobs: Sequence[Job], callers: Joined | None) -> bool:
         """Return whether jobs are to be added by COPY: not within a pipeline, nor under row-level security."""
         if len(jobs) < _LEAST_JOBS_TO_COPY:
             return False
         if callers is None:
             return self._database.perform(self._is_copied_to)
-        with translate_errors():
-            if callers.info.pipeline_status != PipelineStatus.OFF or callers.info.encoding != _ENCODING_TO_COPY_IN:
-                return False
-            return self._is_copied_to(callers)
+        return callers.can_copy and callers.perform(self._is_copied_to, is_one_statement=True)
 
-    def _is_copied_to(self, connection: _Connection) -> bool:
+    def _is_copied_to(self, connection: Lent) -> bool:
         where = {"schema": self._database.schema}
         return self._database.execute(connection, queries.HAS_ROW_SECURITY, where).fetchone() != (True,)
 
     def _execute(
-        self, statements: Sequence[_Statement], callers: _Connection | None, added: Iterable[Job | JobBundle]
+        self, statements: Sequence[_Statement], callers: Joined | None, added: Iterable[Job | JobBundle]
     ) -> None:
-        def execute(connection: _Connection) -> None:
+        def execute(connection: Lent) -> None:
             self._execute_on(connection, statements)
 
         self._perform(execute, callers, added, is_one_statement=len(statements) == 1)
 
-    def _execute_on(self, connection: _Connection, statements: Iterable[_Statement]) -> None:
+    def _execute_on(self, connection: Lent, statements: Iterable[_Statement]) -> None:
         for statement, parameters in statements:
             self._database.execute(connection, statement, parameters)
 
-    def _copy(
-        self, bundle: JobBundle | None, jobs: Sequence[Job], callers: _Connection | None, *, notify: bool
-    ) -> None:
-        def copy(connection: _Connection) -> None:
+    def _copy(self, bundle: JobBundle | None, jobs: Sequence[Job], callers: Joined | None, *, notify: bool) -> None:
+        def copy(connection: Lent) -> None:
             self._copy_on(connection, bundle, jobs, notify=notify)
 
         is_one_statement = notify and bundle is None and len(jobs) <= _MOST_JOBS_TO_COPY
         added: Sequence[Job | JobBundle] = jobs if bundle is None else [bundle, *jobs]
         self._perform(copy, callers, added, is_one_statement=is_one_statement)
 
-    def _copy_on(self, connection: _Connection, bundle: JobBundle | None, jobs: Sequence[Job], *, notify: bool) -> None:
+    def _copy_on(self, connection: Lent, bundle: JobBundle | None, jobs: Sequence[Job], *, notify: bool) -> None:
         before = None if notify else self._hush(connection)
         if bundle is not None:
             parameters = {**rows.bundle_parameters(bundle), "jobs": "[]"}
@@ -152,15 +142,15 @@ class Adding:
         if not notify:
             self._database.execute(connection, queries.SPEAK_AGAIN, {"before": before})
 
-    def _hush(self, connection: _Connection) -> str | None:
+    def _hush(self, connection: Lent) -> str | None:
         """Have nobody notified in this transaction any more; return what to set that to afterwards."""
         [(before, _)] = self._database.execute(connection, queries.HUSH, {}).fetchall()
         return before  # type: ignore[no-any-return]
 
     def _perform(
         self,
-        work: Callable[[_Connection], object],
-        callers: _Connection | None,
+        work: Callable[[Lent], object],
+        callers: Joined | None,
         added: Iterable[Job | JobBundle],
         *,
         is_one_statement: bool,
@@ -168,7 +158,7 @@ class Adding:
         """Do *work* as a whole, or not at all."""
         try:
             if callers is not None:
-                _perform_on(callers, work, is_one_statement=is_one_statement)
+                callers.perform(work, is_one_statement=is_one_statement)
             elif is_one_statement:
                 self._database.perform(work)
             else:
@@ -179,7 +169,7 @@ class Adding:
             raise _duplicate(error.__cause__, added) from error.__cause__
 
     def _perform_uniquely(
-        self, work: Callable[[_Connection], dict[UUID, Job]], callers: _Connection | None, jobs: Sequence[Job]
+        self, work: Callable[[Lent], dict[UUID, Job]], callers: Joined | None, jobs: Sequence[Job]
     ) -> dict[UUID, Job]:
         """Do *work*, which adds *jobs* with unique keys, and leave the caller's transaction usable; return its result.
 
@@ -187,7 +177,7 @@ class Adding:
         """
         held: dict[UUID, Job] = {}
 
-        def note(connection: _Connection) -> None:
+        def note(connection: Lent) -> None:
             held.update(work(connection))
 
         try:
@@ -200,26 +190,9 @@ class Adding:
         return held
 
 
-def _joined(connection: object) -> _Connection | None:
-    return None if connection is None else joined(connection)
-
-
 def _adding(jobs: Sequence[Job], *, notify: bool) -> list[_Statement]:
     statement = queries.ADD_JOBS if notify else queries.ADD_JOBS_QUIETLY
     return [(statement, {"jobs": text}) for text in rows.job_recordsets(jobs)]
-
-
-def _perform_on(callers: _Connection, work: Callable[[_Connection], object], *, is_one_statement: bool) -> None:
-    with translate_errors():
-        if is_one_statement:
-            work(callers)
-        else:
-            if not callers.autocommit and callers.info.transaction_status == TransactionStatus.IDLE:
-                # A block that finds no transaction begins one, and commits it: that is for the caller to do.
-                callers.execute(queries.BEGIN)
-            # All or nothing on an autocommit connection, too.
-            with callers.transaction():
-                work(callers)
 
 
 def _duplicate(error: UniqueViolation, added: Iterable[Job | JobBundle]) -> DuplicateJobError:

@@ -1,6 +1,7 @@
 """Where the parts are put together: settings, store, notifier, service."""
 
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -10,11 +11,13 @@ import psycopg
 
 from jobqueue.context import set_default_service
 from jobqueue.health import Health
+from jobqueue.known_types import UnknownTypes, check_unknown_types
 from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.queue_service import QueueService
 from jobqueue.retention import KEEP_ALL, Retention, check_retention
 from jobqueue.settings import WorkerSettings
 from jobqueue_pg.errors import translate_errors
+from jobqueue_pg.named_transactions import NO_TRANSACTIONS, Transactions
 from jobqueue_pg.notifier import PostgresNotifier, SilentNotifier
 from jobqueue_pg.pool import complete_conninfo
 from jobqueue_pg.schema import check_schema, is_adopted
@@ -44,6 +47,9 @@ def connect(
     prepared_statements: bool | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     unique_lock_timeout: timedelta = _UNIQUE_LOCK_TIMEOUT,
+    unknown_types: UnknownTypes = "warn",
+    joins: Callable[[], object] | None = None,
+    transactions: Transactions = NO_TRANSACTIONS,
 ) -> QueueService:
     """Open a service on the job queue in *schema* of the database *conninfo*.
 
@@ -56,7 +62,16 @@ def connect(
     ``settings.poll_interval``. So it is, with a warning, when nothing could be heard. With *prepared_statements* None
     they are used unless a pooler is before the database; True: even then, if it keeps track of them, as PgBouncer
     from 1.21 on with ``max_prepared_statements``; False: never. A job with a unique key waits no longer than
-    *unique_lock_timeout* for an open transaction that has added one with the same key.
+    *unique_lock_timeout* for an open transaction that has added one with the same key. *unknown_types* says what is
+    done about jobs whose type has no handler in this process: ``"refuse"`` raises InvalidJobError, ``"warn"`` logs a
+    warning, once, if one that has looks almost the same, ``"allow"`` does nothing.
+
+    *joins* is called, without arguments and in the caller's thread, by each call that adds, reads, changes or deletes:
+    what it returns is anything that ``connection=`` takes, and the call becomes part of the transaction that is open
+    there; None: the call has a transaction of its own. Waiting, listening and worker pools never join. *transactions*
+    are the application's own for ``@handler(atomic="name")``, by their names: each is called, in a worker's thread, for
+    a context manager that opens a transaction and gives what ``connection=`` takes; it commits when its block is left,
+    and rolls back when that is by an exception. They need none of ``settings.atomic_connections``.
 
     Raises:
         TypeError, ValueError: an argument is out of range, or *conninfo* is not a connection string.
@@ -66,6 +81,8 @@ def connect(
     _check_arguments(settings, pool_size, max_payload_bytes, prepared_statements=prepared_statements)
     _check_lock_timeout(unique_lock_timeout)
     check_retention(retention)
+    check_unknown_types(unknown_types)
+    _check_callables(joins, transactions)
     complete = complete_conninfo(conninfo)
     around = complete_conninfo(listen_conninfo) if listen_conninfo else None
     vitals = Health()
@@ -78,8 +95,10 @@ def connect(
         prepared_statements=prepared_statements,
         unique_lock_timeout=unique_lock_timeout,
         retention=retention or usual,
+        joins=joins,
+        transactions=dict(transactions),
     )
-    open_on = partial(QueueService, store=store, notifier=notifier, vitals=vitals)
+    open_on = partial(QueueService, store=store, notifier=notifier, vitals=vitals, unknown_types=unknown_types)
     try:
         return open_on(settings=settings, origin=origin, max_payload_bytes=max_payload_bytes)
     except BaseException:
@@ -100,6 +119,9 @@ class ConnectOptions(TypedDict, total=False):
     prepared_statements: bool | None
     max_payload_bytes: int
     unique_lock_timeout: timedelta
+    unknown_types: UnknownTypes
+    joins: Callable[[], object] | None
+    transactions: Transactions
 
 
 def init_job_queue(conninfo: str = "", **options: Unpack[ConnectOptions]) -> QueueService:
@@ -203,6 +225,19 @@ def _notifier(listen_at: str | None, schema: str, vitals: Health) -> PostgresNot
     if listen_at is None:
         return SilentNotifier()
     return PostgresNotifier(listen_at, schema=schema, vital=vitals.vital("listener"))
+
+
+def _check_callables(joins: object, transactions: object) -> None:
+    if joins is not None and not callable(joins):
+        raise TypeError(
+            f"joins must be a function without parameters that returns a connection, or None, not {joins!r:.60}"
+        )
+    named: Mapping[Any, Any] = transactions if isinstance(transactions, Mapping) else {None: None}  # pyright: ignore[reportUnknownVariableType]
+    if not all(isinstance(name, str) and callable(open_) for name, open_ in named.items()):
+        raise TypeError(
+            "transactions must be a mapping of names to functions, each of which returns a context manager, not "
+            f"{transactions!r:.60}"
+        )
 
 
 def _check_settings(settings: WorkerSettings) -> None:

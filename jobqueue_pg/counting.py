@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 
-import psycopg
-
 from jobqueue.counting import JobCounts
 from jobqueue.models import State
 from jobqueue_pg.database import Database
+from jobqueue_pg.joining import Lent
 from jobqueue_pg.queries import counting as queries
 from jobqueue_pg.queries.applications import COUNT_JOBS
 
@@ -31,7 +30,7 @@ class PostgresCounting:
         """Count jobs by type and state: exactly where that is quick, and else by a sample."""
         return self._database.transact(self._count_jobs)
 
-    def _count_jobs(self, connection: psycopg.Connection[Any]) -> JobCounts:
+    def _count_jobs(self, connection: Lent) -> JobCounts:
         def count(statement: Any, **parameters: object) -> Counter[_Key]:
             rows = self._database.execute(connection, statement, {**_MOST, **parameters})
             return Counter({(job_type, State(state)): int(number) for job_type, state, number in rows})

@@ -7,7 +7,15 @@ import psycopg
 import psycopg_pool
 from psycopg import errors
 
-from jobqueue.errors import BackendError, ClosedError, LockTimeoutError, RefusedError, SchemaError, UnavailableError
+from jobqueue.errors import (
+    BackendError,
+    ClosedError,
+    JobQueueError,
+    LockTimeoutError,
+    RefusedError,
+    SchemaError,
+    UnavailableError,
+)
 
 # SQLSTATEs, and classes of them, that may go away by themselves: connection, resources, operator intervention, the
 # server's own files, rollback. Source: PostgreSQL manual, appendix A.
@@ -44,8 +52,7 @@ def translate_errors() -> Generator[None]:
     try:
         yield
     except psycopg.Error as error:
-        _keep_values_back(error)
-        raise _translated(error) from error
+        raise translated(error) from error
     except UnicodeEncodeError as error:
         # The driver spells text in the connection's encoding, which may be narrower than UTF-8.
         raise RefusedError(f"the connection's encoding cannot spell a value: {error}") from error
@@ -57,7 +64,9 @@ def _keep_values_back(error: psycopg.Error) -> None:
         error.args = (error.diag.message_primary,)
 
 
-def _translated(error: psycopg.Error) -> Exception:
+def translated(error: psycopg.Error) -> JobQueueError:
+    """Return what the driver's *error* is to those who do not know the driver."""
+    _keep_values_back(error)
     if isinstance(error, psycopg_pool.PoolClosed):
         return ClosedError("the service was closed")
     reason = " ".join(str(error).split()) or type(error).__qualname__

@@ -80,20 +80,6 @@ class KnownPauses:
 NO_PAUSES: Final = KnownPauses()
 
 
-def left_out(prefixes: Sequence[str], without: Sequence[str]) -> dict[str, object]:
-    """Return the parameters that tell what *prefixes* do not stand for: all of *without* that is more special."""
-    exact = [name for name in without if not name.endswith("*")]
-    patterns = [name.removesuffix("*") for name in without if name.endswith("*")]
-    longer = [[name for name in patterns if len(name) > len(prefix)] for prefix in prefixes]
-    return {"without": exact, "without_prefixes": [_array_text(names) if names else None for names in longer]}
-
-
-def _array_text(names: Sequence[str]) -> str:
-    """Spell an array, as an array of arrays would have to be as wide everywhere."""
-    escaped = (name.replace("\\", "\\\\").replace('"', '\\"') for name in names)
-    return "{" + ",".join(f'"{name}"' for name in escaped) + "}"
-
-
 def _paused(row: Row) -> PausedType:
     job_type, until, reason, paused_at, is_back_off = row
     return PausedType(type=job_type, until=until, reason=reason, paused_at=paused_at, is_back_off=is_back_off)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -68,6 +69,8 @@ _LOCK_TIMEOUTS_TO_ANSWER: Final = 30
 _LOCK_TIMEOUTS_TO_RECONNECT: Final = 4
 _LEAST_SECONDS_TO_ANSWER: Final = 5.0
 
+_OF_SQLALCHEMY: Final = re.compile(r"(?P<scheme>postgres(?:ql)?)\+\w+://")
+
 # How our pools and connections are called in what the driver says of them.
 _MARKS_OF_OURS: Final = ("'jobqueue-calls'", "'jobqueue-workers'", "'jobqueue-handlers'", f"<{__package__}.")
 _driver_logger: Final = logging.getLogger("psycopg.pool")
@@ -85,6 +88,11 @@ def complete_conninfo(conninfo: str) -> str:
         given = conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError:
         # What libpq has to say quotes from it, and it may hold a password.
+        if found := _OF_SQLALCHEMY.match(conninfo):
+            raise ValueError(
+                f"this URL is written as SQLAlchemy takes it, with a driver: write {found['scheme']}:// in place of "
+                f"{found[0]}"
+            ) from None
         raise ValueError(
             "this is not a PostgreSQL connection string: it takes a URL (postgresql://user@host/database) "
             "or pairs (host=... dbname=...)"

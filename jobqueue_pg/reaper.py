@@ -13,14 +13,13 @@ So a process that waits has its reaper make one statement a round, and one more 
 
 import time
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
-
-import psycopg
 
 from jobqueue.outcomes import Rescue
 from jobqueue.store import IN_DOUBT_AFTER, Round, SilenceCounts
 from jobqueue_pg.database import Database
+from jobqueue_pg.joining import Lent
 from jobqueue_pg.queries import maintaining as queries
 from jobqueue_pg.rows import rescue_of_row
 
@@ -48,7 +47,7 @@ class Reaper:
         # Asked in any case: the answer depends on when it was asked before.
         if if_counts(now) and is_in_doubt:
 
-            def free(connection: psycopg.Connection[Any]) -> list[Rescue]:
+            def free(connection: Lent) -> list[Rescue]:
                 self._begin(connection)
                 return self._free(connection, self._open, now, dead_for, max_rescues)
 
@@ -79,7 +78,7 @@ class Reaper:
     def reap_all(self, dead_for: timedelta, max_rescues: int, if_counts: SilenceCounts) -> list[Rescue]:
         """Free the jobs of all claims that are silent, whatever it takes to find them."""
 
-        def find_and_free(connection: psycopg.Connection[Any]) -> list[Rescue]:
+        def find_and_free(connection: Lent) -> list[Rescue]:
             now = self._begin(connection)
             self._database.execute(connection, queries.PREPARE_TO_FIND_ALL, {})
             ids = {id for (id,) in self._database.execute(connection, queries.FIND_ALL_CLAIMS, {})}
@@ -87,13 +86,13 @@ class Reaper:
 
         return self._database.transact(find_and_free)
 
-    def _begin(self, connection: psycopg.Connection[Any]) -> datetime:
+    def _begin(self, connection: Lent) -> datetime:
         now: datetime
         ((now,),) = self._database.execute(connection, queries.BEGIN_TO_REAP, {}).fetchall()
         return now
 
     def _free(
-        self, connection: psycopg.Connection[Any], ids: set[UUID], now: datetime, dead_for: timedelta, max_rescues: int
+        self, connection: Lent, ids: set[UUID], now: datetime, dead_for: timedelta, max_rescues: int
     ) -> list[Rescue]:
         which = {"ids": list(ids), "judged_at": now, "dead_for": dead_for, "max_rescues": max_rescues}
         return [rescue_of_row(row) for row in self._database.execute(connection, queries.REAP_JOBS, which)]

@@ -16,21 +16,27 @@ from jobqueue_pg.retention import rules_json
 class _Statements:
     save: LiteralString
     trip: LiteralString
+    trip_for_types: LiteralString
+    """For claims that ask for no patterns."""
     watchful_trip: LiteralString
     narrow_trip: LiteralString
 
 
-_KEEPING: Final = _Statements(saving.SAVE_OUTCOMES, trips.MAKE_TRIP, trips.MAKE_WATCHFUL_TRIP, trips.MAKE_NARROW_TRIP)
+_KEEPING: Final = _Statements(
+    saving.SAVE_OUTCOMES, trips.MAKE_TRIP, trips.MAKE_TRIP_FOR_TYPES, trips.MAKE_WATCHFUL_TRIP, trips.MAKE_NARROW_TRIP
+)
 _REMOVING: Final[Mapping[str, _Statements]] = {
     "delete": _Statements(
         removing.SAVE_OUTCOMES_AND_DELETE,
         removing.MAKE_TRIP_AND_DELETE,
+        removing.MAKE_TRIP_FOR_TYPES_AND_DELETE,
         removing.MAKE_WATCHFUL_TRIP_AND_DELETE,
         removing.MAKE_NARROW_TRIP_AND_DELETE,
     ),
     "archive": _Statements(
         removing.SAVE_OUTCOMES_AND_ARCHIVE,
         removing.MAKE_TRIP_AND_ARCHIVE,
+        removing.MAKE_TRIP_FOR_TYPES_AND_ARCHIVE,
         removing.MAKE_WATCHFUL_TRIP_AND_ARCHIVE,
         removing.MAKE_NARROW_TRIP_AND_ARCHIVE,
     ),

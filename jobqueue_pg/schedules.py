@@ -3,11 +3,10 @@
 import json
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import attrs
-import psycopg
 
 from jobqueue.models import Job
 from jobqueue.schedule_store import Due, ScheduleLook
@@ -15,6 +14,7 @@ from jobqueue.schedules import Missed, Overlap, Schedule
 from jobqueue.ticks import TICKS_KEPT, Plan, ScheduleTick, Skipped
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database
+from jobqueue_pg.joining import Lent
 from jobqueue_pg.queries import scheduling as queries
 
 # To find the last one that is kept costs more than all else that a tick does.
@@ -30,7 +30,7 @@ class PostgresSchedules:
     def add(self, name: str, make: Callable[[datetime], Schedule]) -> Schedule | None:
         """Add the schedule *name* that *make* describes."""
 
-        def work(connection: psycopg.Connection[Any]) -> bool:
+        def work(connection: Lent) -> bool:
             ((now,),) = self._database.execute(connection, queries.ASK_THE_TIME, {}).fetchall()
             added = self._database.execute(connection, queries.ADD_SCHEDULE, _parameters(make(now)))
             return added.rowcount == 1
@@ -40,7 +40,7 @@ class PostgresSchedules:
     def change(self, name: str, change: Callable[[Schedule, datetime], Schedule]) -> Schedule | None:
         """Lock a schedule, and make of it what *change* describes."""
 
-        def work(connection: psycopg.Connection[Any]) -> bool:
+        def work(connection: Lent) -> bool:
             found = self._database.execute(connection, queries.LOCK_SCHEDULE, {"name": name}).fetchone()
             if found is None:
                 return False

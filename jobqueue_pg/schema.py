@@ -135,18 +135,72 @@ def migrate(
             adopted = known[:1] if adopt and _is_foreign(connection, schema) else []
             for migration in adopted:
                 _adopt(connection, schema, migration)
-            applied = _read_record(connection, schema, known)
-            for migration in known:
-                if applied.get(migration.version, migration.checksum) != migration.checksum:
-                    raise SchemaError(
-                        f"migration {migration.name} has another checksum than when it was applied to "
-                        f'schema "{schema}": its file was edited. Restore it, or install the package again'
-                    )
-            pending = [migration for migration in wanted if migration.version not in applied]
+            pending = _pending(connection, schema, known, wanted)
             for migration in pending:
                 _apply(connection, schema, migration)
                 logger.info("applied migration %s to schema %s", migration.name, schema)
     return [migration.name for migration in (*adopted, *pending)]
+
+
+def _pending(
+    connection: psycopg.Connection[Any], schema: str, known: Sequence[_Migration], wanted: Sequence[_Migration]
+) -> list[_Migration]:
+    """Return those of *wanted* that were not applied. Raises SchemaError unless those that were are what we know."""
+    applied = _read_record(connection, schema, known)
+    for migration in known:
+        if applied.get(migration.version, migration.checksum) != migration.checksum:
+            raise SchemaError(
+                f"migration {migration.name} has another checksum than when it was applied to "
+                f'schema "{schema}": its file was edited. Restore it, or install the package again'
+            )
+    return [migration for migration in wanted if migration.version not in applied]
+
+
+def pending_script(conninfo: str = "", *, schema: str = DEFAULT_SCHEMA) -> str:
+    """Return what ``migrate`` would run now to bring *schema* up to date, as a script for psql; "" if it is.
+
+    It notes what it has done, so that ``migrate`` takes it for its own. Nothing is changed here.
+
+    Raises:
+        SchemaError, BackendError, ValueError: as ``migrate``.
+    """
+    _check_name(schema)
+    known = _known_migrations()
+    complete = complete_conninfo(conninfo)
+    with translate_errors(), psycopg.connect(complete, autocommit=True) as connection, _explaining_refusal(schema):
+        pending = _pending(connection, schema, known, known)
+        lacks_schema, lacks_record = not _has_schema(connection, schema), not _has_record(connection, schema)
+    parts = [_spelt(migration, schema) for migration in pending]
+    if parts and lacks_record:
+        parts.insert(0, f"{_CREATE_RECORD.format(schema=sql.Identifier(schema)).as_string(None).strip()};\n")
+    if parts and lacks_schema:
+        parts.insert(0, f"create schema {_quoted(schema)};\n")
+    return "\n".join(["set client_encoding = 'UTF8';\nset statement_timeout = 0;\n", *parts]) if parts else ""
+
+
+def _spelt(migration: _Migration, schema: str) -> str:
+    """Return what applies *migration* to *schema*, as psql takes it: each statement by itself."""
+    head, scope, script, tail = "begin;\n", "local", migration.script.rstrip(), "commit;\n"
+    if not migration.in_transaction:
+        head, scope, script, tail = "", "session", "\n".join(f"{each};" for each in migration.statements), ""
+    record = _record_of(migration, schema).as_string(None)
+    search_path = f"set {scope} search_path to {_quoted(schema)}, pg_temp;"
+    return f"-- {migration.name}\n{head}{search_path}\n{script}\n{record};\n{tail}"
+
+
+def migration_script(name: str, *, schema: str = DEFAULT_SCHEMA) -> str:
+    """Return the statements by which ``migrate`` brings *schema* from the migration before *name* to that one.
+
+    They are for reading: what it notes of them is left out. Raises SchemaError when there is no such migration.
+    """
+    _check_name(schema)
+    migration = _until(name, _known_migrations())[-1]
+    identifier = _quoted(schema)
+    return f"create schema if not exists {identifier};\nset search_path to {identifier}, pg_temp;\n{migration.script}"
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def check_schema(connection: psycopg.Connection[Any], schema: str = DEFAULT_SCHEMA) -> None:
@@ -286,17 +340,28 @@ def _apply(connection: psycopg.Connection[Any], schema: str, migration: _Migrati
         return
     with connection.transaction():
         # Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to make one even where it has nothing to do.
-        if not connection.execute("select from pg_catalog.pg_namespace where nspname = %s", [schema]).fetchall():
+        if not _has_schema(connection, schema):
             connection.execute(sql.SQL("create schema if not exists {}").format(identifier))
         connection.execute(set_search_path.format(sql.SQL("local"), identifier))
         connection.execute(migration.script.encode())
         _record(connection, schema, migration)
 
 
+def _has_schema(connection: psycopg.Connection[Any], schema: str) -> bool:
+    return bool(connection.execute("select from pg_catalog.pg_namespace where nspname = %s", [schema]).fetchall())
+
+
+def _has_record(connection: psycopg.Connection[Any], schema: str) -> bool:
+    return bool(connection.execute(_FIND_COLUMNS, [schema, "migration"]).fetchall())
+
+
 def _record(connection: psycopg.Connection[Any], schema: str, migration: _Migration) -> None:
-    identifier = sql.Identifier(schema)
-    if not connection.execute(_FIND_COLUMNS, [schema, "migration"]).fetchall():
-        connection.execute(_CREATE_RECORD.format(schema=identifier))
+    if not _has_record(connection, schema):
+        connection.execute(_CREATE_RECORD.format(schema=sql.Identifier(schema)))
+    connection.execute(_record_of(migration, schema))
+
+
+def _record_of(migration: _Migration, schema: str) -> sql.Composed:
     # Not as parameters: with any, a % in the schema's name would be taken for one more.
     values = map(sql.Literal, (migration.version, migration.name, migration.checksum))
-    connection.execute(_ADD_RECORD.format(*values, schema=identifier))
+    return _ADD_RECORD.format(*values, schema=sql.Identifier(schema))

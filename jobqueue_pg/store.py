@@ -1,26 +1,31 @@
 """Jobs and bundles as rows in PostgreSQL, as applications use them: each method is one statement or one transaction."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from datetime import datetime, timedelta
-from typing import Any, Final, LiteralString
+from typing import Final, LiteralString
 from uuid import UUID
 
-import psycopg
-
 from jobqueue.bundle import JobBundle
+from jobqueue.clock import moved_now
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError
 from jobqueue.job_filter import Cursor, JobFilter
 from jobqueue.models import Fence, Job, State
 from jobqueue.retention import KEEP_ALL, Retention
 from jobqueue.status import Status
+from jobqueue.store import Within
 from jobqueue.uniqueness import OnConflict
 from jobqueue_pg import rows
 from jobqueue_pg.acting import PostgresActing, parameters_of
 from jobqueue_pg.adding import Adding
 from jobqueue_pg.cleaning import PostgresCleaning
 from jobqueue_pg.counting import PostgresCounting
-from jobqueue_pg.database import Database, Parameters
+from jobqueue_pg.database import Database, Joins, Parameters
+from jobqueue_pg.inspecting import PostgresInspecting
+from jobqueue_pg.joining import Lent
+from jobqueue_pg.named_transactions import NO_TRANSACTIONS, Transactions, check_names
 from jobqueue_pg.pauses import PostgresPauses
 from jobqueue_pg.pool import WORKER_CONNECTIONS, Pool, application_pool, handler_pool, worker_pool
 from jobqueue_pg.queries import applications as queries
@@ -28,6 +33,7 @@ from jobqueue_pg.queries import listing, managing
 from jobqueue_pg.schedules import PostgresSchedules
 from jobqueue_pg.schema import channel_prefix
 from jobqueue_pg.taking_back import reset, taking_keys_back
+from jobqueue_pg.within import joining
 from jobqueue_pg.worker_store import PostgresWorkerStore
 
 logger = logging.getLogger(__name__)
@@ -48,19 +54,39 @@ class PostgresStore:
         prepared_statements: bool | None = None,
         unique_lock_timeout: timedelta = _LOCK_TIMEOUT,
         retention: Retention = KEEP_ALL,
-        now: Callable[[], datetime | None] = lambda: None,
+        joins: Joins | None = None,
+        transactions: Transactions = NO_TRANSACTIONS,
+        now: Callable[[], datetime | None] = moved_now,
     ) -> None:
         self._conninfo = conninfo
         self._prepares = prepared_statements
-        self._database = Database(application_pool(conninfo, pool_size, prepares=prepared_statements), schema, now)
-        self._adding = Adding(self._database, unique_lock_timeout)
-        self._pauses = PostgresPauses(self._database)
-        self.schedules: Final = PostgresSchedules(self._database)
+        self._unique_lock_timeout = unique_lock_timeout
+        self._joins = joins or _nothing
+        self._transactions = transactions
         self.retention = retention
-        self.cleaning = PostgresCleaning(self._database)
         self._channels = {name: f"{channel_prefix(schema)}{name}" for name in ("claim_lost", "job_available")}
-        self.acting = PostgresActing(self._database, self._channels)
-        self.counting = PostgresCounting(self._database)
+        self._own = Database(application_pool(conninfo, pool_size, prepares=prepared_statements), schema, now)
+        self._apart: PostgresStore = self
+        self._work_on(self._own)
+        if joins is not None:
+            self._apart = copy(self)
+            self._apart._apart = self._apart  # noqa: SLF001 - of its own kind
+            self._work_on(self._own.joining(joins))
+
+    def _work_on(self, database: Database) -> None:
+        self._database = database
+        self._adding = Adding(database, self._unique_lock_timeout)
+        self._pauses = PostgresPauses(database)
+        self.schedules = PostgresSchedules(database)
+        self.cleaning = PostgresCleaning(database)
+        self.acting = PostgresActing(database, self._channels)
+        self.counting = PostgresCounting(database)
+        self.inspecting = PostgresInspecting(database)
+
+    @property
+    def apart(self) -> "PostgresStore":
+        """The same rows, by connections of our own, whatever transaction the application has open."""
+        return self._apart
 
     def add_job(
         self,
@@ -102,16 +128,11 @@ class PostgresStore:
 
     def get_job_bundle(self, bundle_id: UUID) -> JobBundle:
         """Read a bundle and its members, both as of one moment."""
-
-        def read(connection: psycopg.Connection[Any]) -> tuple[rows.Row | None, list[rows.Row]]:
-            bundle = self._database.execute(connection, queries.GET_BUNDLE, {"id": bundle_id})
-            members = self._database.execute(connection, queries.GET_JOBS_OF_BUNDLE, {"id": bundle_id})
-            return bundle.fetchone(), members.fetchall()
-
-        bundle, members = self._database.transact(read, isolation="repeatable read, read only")
+        found = self._database.fetch(queries.GET_BUNDLE, {"id": bundle_id})
+        bundle = rows.bundle_of_rows(found)
         if bundle is None:
             raise JobBundleNotFoundError(bundle_id)
-        return rows.bundle_of_row(bundle, map(rows.job_of_row, members))
+        return bundle
 
     def get_all_jobs_to_do(self) -> list[Job]:
         """Read all jobs that have not stopped."""
@@ -178,7 +199,8 @@ class PostgresStore:
     def save_progress(self, fence: Fence, progress_json: str) -> bool:
         """Note what a claimed job says of its progress."""
         claim = {"id": fence.job_id, "started_at": fence.started_at, "claim_id": fence.claim_id}
-        return self._database.change(managing.SAVE_PROGRESS, {**claim, "progress": progress_json}) == 1
+        # It is to be seen while the handler runs, whose own transaction may take as long.
+        return self._own.change(managing.SAVE_PROGRESS, {**claim, "progress": progress_json}) == 1
 
     def delete_jobs(self, job_ids: Iterable[UUID]) -> frozenset[UUID]:
         """Delete jobs and take them out of the counts of their bundles."""
@@ -211,7 +233,7 @@ class PostgresStore:
     def delete_all_jobs_and_bundles(self) -> None:
         """Delete everything: the jobs first, as locks are taken in that order everywhere."""
 
-        def delete(connection: psycopg.Connection[Any]) -> None:
+        def delete(connection: Lent) -> None:
             self._database.execute(connection, managing.DELETE_ALL_JOBS, self._channels)
             self._database.execute(connection, managing.DELETE_ALL_BUNDLES, {})
 
@@ -226,9 +248,14 @@ class PostgresStore:
         return self._pauses
 
     def for_workers(
-        self, *, lock_timeout: timedelta = _LOCK_TIMEOUT, atomic_connections: int = 0
+        self,
+        *,
+        lock_timeout: timedelta = _LOCK_TIMEOUT,
+        atomic_connections: int = 0,
+        transactions: Collection[str] = (),
     ) -> PostgresWorkerStore:
         """Return the same rows over the few connections of one worker pool."""
+        check_names(transactions, self._transactions)
         logger.info(
             "up to %d more connections are opened to claim jobs and to save outcomes, and %d for atomic handlers",
             WORKER_CONNECTIONS,
@@ -241,11 +268,31 @@ class PostgresStore:
             else None,
             beat_within=lock_timeout * _LOCK_TIMEOUTS_OF_A_BEAT,
             retention=self.retention,
+            transactions=self._transactions,
         )
 
     def _over(self, pool: Pool) -> Database:
-        return Database(pool, self._database.schema, self._database.now)
+        return Database(pool, self._own.schema, self._own.now)
+
+    @contextmanager
+    def within(self, connection: object) -> Generator[Within]:
+        """Have all calls in this thread be a part of the transaction on *connection* within the block: for tests."""
+        given = self._joined_otherwise() if connection is None else connection
+        if given is None:
+            own = PostgresWorkerStore(self._own, self._own, retention=self.retention, transactions=self._transactions)
+            yield Within(own, nullcontext)
+            return
+        with joining(given, self._own, retention=self.retention, transactions=self._transactions) as within:
+            yield within
+
+    def _joined_otherwise(self) -> object | None:
+        """Return what calls without a connection join here."""
+        return self._own.held or self._joins()
 
     def close(self) -> None:
         """Give up the connections."""
-        self._database.close()
+        self._own.close()
+
+
+def _nothing() -> None:
+    pass

@@ -1,15 +1,16 @@
 """Jobs that are made as good as new take their unique keys back, unless somebody else is faster."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Final, LiteralString, TypeVar
 from uuid import UUID
 
-import psycopg
 from psycopg.errors import LockNotAvailable, UniqueViolation
 
 from jobqueue_pg.database import Database
-from jobqueue_pg.queries.uniqueness import LOCK_TO_TAKE_KEYS_BACK
+from jobqueue_pg.joining import Lent
+from jobqueue_pg.queries.uniqueness import LOCK_TIMEOUT, LOCK_TO_TAKE_KEYS_BACK, SET_LOCK_TIMEOUT
 from jobqueue_pg.rows import Row
+from jobqueue_pg.sessions import Session
 
 _TIMES_TO_TAKE_KEYS_BACK: Final = 3
 
@@ -32,19 +33,24 @@ def taking_keys_back(act: Callable[[bool], _T]) -> _T:
 
 def reset(
     database: Database,
-    connection: psycopg.Connection[Any],
+    connection: Lent,
     ids: Collection[UUID],
     statement: LiteralString,
     parameters: Mapping[str, object],
 ) -> list[Row]:
     """Run *statement*, which makes the jobs *ids* as good as new, as the last of a transaction; return its rows.
 
-    The jobs are locked first, for which is waited as long as usual, and not as briefly as for keys.
+    The jobs are locked first, for which is waited as long as usual, and not as briefly as for keys. On a connection
+    that is not ours the transaction goes on, and waits as it did before.
     """
     if not parameters["takes_keys_back"]:
         return database.execute(connection, statement, parameters).fetchall()
+    before = None if isinstance(connection, Session) else database.execute(connection, LOCK_TIMEOUT, {}).fetchall()
     database.execute(connection, LOCK_TO_TAKE_KEYS_BACK, {"ids": ids})
     try:
-        return database.execute(connection, statement, parameters).fetchall()
+        changed = database.execute(connection, statement, parameters).fetchall()
     except (LockNotAvailable, UniqueViolation) as error:
         raise _KeyIsTakenError from error
+    if before is not None:
+        database.execute(connection, SET_LOCK_TIMEOUT, {"lock_timeout": before[0][0]})
+    return changed

@@ -15,13 +15,12 @@ from jobqueue.store import duplicate_of
 from jobqueue.uniqueness import OnConflict
 from jobqueue_pg import rows
 from jobqueue_pg.database import Database
+from jobqueue_pg.joining import Lent
 from jobqueue_pg.queries import applications as queries
 from jobqueue_pg.queries import uniqueness
 
 # Each time a key was held when it was asked for, and was not when the job was looked at that had held it.
 _TIMES_TO_TRY: Final = 10
-
-_Connection = psycopg.Connection[Any]
 
 
 @attrs.frozen
@@ -45,7 +44,7 @@ class UniqueAdding:
     on_conflict: OnConflict
     notify: bool
 
-    def add(self, connection: _Connection, jobs: Iterable[Job], delay: timedelta | None = None) -> dict[UUID, Job]:
+    def add(self, connection: Lent, jobs: Iterable[Job], delay: timedelta | None = None) -> dict[UUID, Job]:
         """Add those of *jobs* whose keys are free; return the jobs that hold the keys of the others, by their ids.
 
         Raises:
@@ -62,7 +61,7 @@ class UniqueAdding:
                 return held
         raise pending(wanting)
 
-    def _insert(self, connection: _Connection, jobs: Sequence[Job], delay: timedelta | None) -> list[_Refusal]:
+    def _insert(self, connection: Lent, jobs: Sequence[Job], delay: timedelta | None) -> list[_Refusal]:
         wanted = {job.id: job for job in jobs}
         refusals: list[_Refusal] = []
         for text in rows.job_recordsets(jobs):
@@ -72,12 +71,12 @@ class UniqueAdding:
                     refusals.append(_Refusal(wanted[job_id], holder_id, bool(is_over)))
         return refusals
 
-    def _free(self, connection: _Connection, ids: Sequence[UUID | None]) -> None:
+    def _free(self, connection: Lent, ids: Sequence[UUID | None]) -> None:
         """Free the keys of those whose time is over, unless somebody else has done so."""
         if ids:
             self._execute(connection, uniqueness.FREE_KEYS, {"ids": ids})
 
-    def _heed(self, connection: _Connection, refusals: Iterable[_Refusal]) -> Mapping[UUID, Job]:
+    def _heed(self, connection: Lent, refusals: Iterable[_Refusal]) -> Mapping[UUID, Job]:
         """Return who holds the keys of jobs that were refused, as far as they still do, as duplicates."""
         seen = {refusal.holder_id: refusal.job for refusal in refusals if refusal.holder_id is not None}
         if not seen:
@@ -93,7 +92,7 @@ class UniqueAdding:
             if holder.unique_key is not None
         }
 
-    def _read(self, connection: _Connection, seen: Mapping[UUID, Job]) -> list[Job]:
+    def _read(self, connection: Lent, seen: Mapping[UUID, Job]) -> list[Job]:
         try:
             found = self.database.execute(connection, queries.GET_JOBS, {"ids": list(seen)}).fetchall()
         except InsufficientPrivilege as error:
@@ -101,7 +100,7 @@ class UniqueAdding:
             raise duplicate_of(*next(iter(seen.items()))) from error
         return [rows.job_of_row(row) for row in found]
 
-    def _execute(self, connection: _Connection, statement: Any, parameters: Mapping[str, object]) -> list[rows.Row]:
+    def _execute(self, connection: Lent, statement: Any, parameters: Mapping[str, object]) -> list[rows.Row]:
         settings = {"patience": self.patience, "notify": self.notify}
         return self.database.execute(connection, statement, {**settings, **parameters}).fetchall()
 

@@ -69,6 +69,11 @@ class Request(NamedTuple):
     without: tuple[str, ...] = ()
     """What patterns among the types do not stand for."""
 
+    @property
+    def has_patterns(self) -> bool:
+        """Whether there are patterns among the types."""
+        return any(name.endswith("*") for name in self.types)
+
 
 @attrs.frozen(kw_only=True)
 class Look:

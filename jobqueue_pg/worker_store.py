@@ -21,9 +21,10 @@ from jobqueue_pg.cleaning import PostgresCleaning
 from jobqueue_pg.database import Database
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.handler_transaction import PostgresHandlerTransaction, in_transaction
-from jobqueue_pg.pauses import NO_PAUSES, KnownPauses, left_out
+from jobqueue_pg.named_transactions import NO_TRANSACTIONS, NamedTransactions, Transactions
+from jobqueue_pg.pauses import NO_PAUSES, KnownPauses
 from jobqueue_pg.queries.applications import GET_JOBS
-from jobqueue_pg.queries.claiming import CLAIM_JOBS, FIND_NEXT_DUE
+from jobqueue_pg.queries.claiming import CLAIM_JOBS, CLAIM_JOBS_OF_TYPES, FIND_NEXT_DUE
 from jobqueue_pg.queries.maintaining import DELETE_SUCCEEDED_BUNDLES, TOUCH_JOBS
 from jobqueue_pg.queries.pauses import BACK_OFF, END_BACK_OFF
 from jobqueue_pg.reaper import Reaper
@@ -40,6 +41,7 @@ _JOB_COLUMNS: Final = slice(2, None)
 _BEGAN_AT: Final = 11
 _SEEN: Final = 14
 _PAUSED: Final = 17
+_WITHOUT_OUTCOMES: Final = frozenset({CLAIM_JOBS, CLAIM_JOBS_OF_TYPES})
 
 
 class PostgresWorkerStore:
@@ -58,6 +60,7 @@ class PostgresWorkerStore:
         *,
         beat_within: timedelta = _LONGEST_BEAT,
         retention: Retention = KEEP_ALL,
+        transactions: Transactions = NO_TRANSACTIONS,
     ) -> None:
         self._database = database
         self._handlers = handlers
@@ -67,6 +70,7 @@ class PostgresWorkerStore:
         self._reaper = Reaper(database)
         self._watermarks = Watermarks()
         self._saving = Saving(retention, f"{channel_prefix(database.schema)}job_stopped")
+        self._transactions = NamedTransactions(transactions, database, self._saving)
         self.retention = retention
         self.cleaning = PostgresCleaning(database)
 
@@ -105,7 +109,7 @@ class PostgresWorkerStore:
         claim_id = new_id()
         parameters = _claiming(look, limit, claim_id, claimant)
         statement = self._statement(look, outcomes)
-        if statement is not CLAIM_JOBS:
+        if statement not in _WITHOUT_OUTCOMES:
             parameters |= self._saving.parameters(outcomes)
         fetched = self._database.fetch(statement, parameters)
         trip = _trip(fetched, outcomes, claim_id, claimant)
@@ -127,7 +131,9 @@ class PostgresWorkerStore:
             return statements.narrow_trip
         if look.is_watchful:
             return statements.watchful_trip
-        return statements.trip if outcomes else CLAIM_JOBS
+        if look.request.has_patterns:
+            return statements.trip if outcomes else CLAIM_JOBS
+        return statements.trip_for_types if outcomes else CLAIM_JOBS_OF_TYPES
 
     def _with_next_due(self, trip: Trip, parameters: dict[str, object]) -> Trip:
         if trip.next_due_in is None or trip.next_due_in >= timedelta(0):
@@ -162,8 +168,11 @@ class PostgresWorkerStore:
             self._database.change(END_BACK_OFF, {"type": job_type})
 
     @contextmanager
-    def handler_transaction(self) -> Generator[PostgresHandlerTransaction]:
+    def handler_transaction(self, name: str | None = None) -> Generator[PostgresHandlerTransaction]:
         """Open a transaction within the block: committed at its end, if an outcome was saved, and else rolled back."""
+        if name is not None:
+            yield from self._transactions.open(name)
+            return
         if self._handlers is None:
             raise RegistrationError("this worker store was made without connections for atomic handlers")
         with translate_errors(), self._handlers.pool.connection() as connection:
@@ -243,9 +252,7 @@ def _claiming(look: Look, limit: int, claim_id: UUID, claimant: Claimant) -> dic
         "beats": claimant.beats,
     }
     if look.is_full:
-        types = [name for name in look.request.types if not name.endswith("*")]
-        prefixes = [name.removesuffix("*") for name in look.request.types if name.endswith("*")]
-        return {**claiming, "types": types, "prefixes": prefixes, **left_out(prefixes, look.request.without)}
+        return {**claiming, **rows.wanted_types(look.request.types, look.request.without)}
     return {**claiming, "runs": look.runs, "gaps": look.gaps}
 
 

@@ -16,6 +16,11 @@ def connect(url: str, **options: Any) -> Service:
     """
     scheme, separator, _ = url.partition("://")
     known = {entry.name: entry for entry in entry_points(group="jobqueue.backends")}
+    plain, plus, _ = scheme.partition("+")
+    if separator and plus and plain in known:
+        raise ValueError(
+            f"this URL is written as SQLAlchemy takes it, with a driver: write {plain}:// in place of {scheme}://"
+        )
     if not separator or scheme not in known:
         raise ValueError(
             f"no backend for {scheme + '://' if separator else 'a URL without a scheme'}: "

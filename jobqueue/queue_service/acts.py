@@ -14,6 +14,7 @@ from jobqueue.errors import InvalidJobError
 from jobqueue.job_filter import JobFilter
 from jobqueue.limits import COUNT, check_ids, check_int
 from jobqueue.models import State
+from jobqueue.queue_service.changing import changing
 from jobqueue.queue_service.opened import Opened
 from jobqueue.retention import Retention, check_retention
 from jobqueue.service.acts import OnCount
@@ -24,6 +25,7 @@ _MOST_AT_A_TIME: Final = range(1, 10_001)
 class Acts(Opened):
     """Walks through the jobs that a filter means, the newest first; each page is a transaction of its own."""
 
+    @changing
     def replay_jobs(
         self,
         ids: Iterable[UUID] | None = None,
@@ -54,6 +56,7 @@ class Acts(Opened):
             lambda which, limit, after: acting.replay(which, limit=limit, after=after), acting.estimate, on_progress
         )
 
+    @changing
     def delete_jobs(
         self,
         ids: Iterable[UUID] | None = None,
@@ -91,6 +94,7 @@ class Acts(Opened):
             lambda which, limit, after: acting.delete(which, limit=limit, after=after), acting.estimate, on_progress
         )
 
+    @changing
     def clean(self, retention: Retention | None = None, on_progress: OnProgress | None = None) -> CleanResult:
         """Remove what *retention* does not keep, now and in this thread."""
         _check_callable(on_progress)

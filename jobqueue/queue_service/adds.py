@@ -12,6 +12,7 @@ from jobqueue.adding import (
     job_type_named,
     moment_after,
     retries_of,
+    types_of,
 )
 from jobqueue.bundle import JobBundle
 from jobqueue.events import JobsAdded
@@ -51,10 +52,14 @@ class Adds(Opened):
         """Add *job*; return it as it was stored, or the one that holds its unique key."""
         store = self._open_store()
         complete = complete_job(job, self._origin, self.max_payload_bytes)
-        return self._add_job(store, complete, None, on_conflict=on_conflict, notify=notify, connection=connection)
+        self._known_types.check(complete.type)
+        return self._add_job(
+            "add_job", store, complete, None, on_conflict=on_conflict, notify=notify, connection=connection
+        )
 
     def _add_job(
         self,
+        called: str,
         store: Store,
         job: Job,
         delay: timedelta | None,
@@ -68,13 +73,19 @@ class Adds(Opened):
         def add(job: Job) -> Job:
             added = store.add_job(job, delay=delay, on_conflict=way, notify=notify, connection=connection)
             self._tell_of([added])
+            if self._watch is not None:
+                self._note_added(called, [added], way, connection)
             return added
 
         return add_job_through(self._service, job, add)
 
+    def _note_added(self, called: str, jobs: Sequence[Job], way: OnConflict, connection: object) -> None:
+        if way == "replace_payload" or not all(job.is_duplicate for job in jobs):
+            self.note_change(called, connection)
+
     def _tell_of(self, jobs: Iterable[Job]) -> None:
         observers = self._service.listeners.observers
-        if observers.want(JobsAdded) and (added := tuple(job for job in jobs if not job.is_duplicate)):
+        if JobsAdded in observers.wanted and (added := tuple(job for job in jobs if not job.is_duplicate)):
             observers.tell(JobsAdded(jobs=added))
 
     def add_jobs(
@@ -88,24 +99,31 @@ class Adds(Opened):
         """Add all of *jobs* or none; return them as they were stored, or those that hold their unique keys."""
         store = self._open_store()
         way = check_on_conflict(on_conflict)
-        passed = pass_jobs_through(self._service, complete_jobs(jobs, self._origin, self.max_payload_bytes))
+        complete = complete_jobs(jobs, self._origin, self.max_payload_bytes)
+        self._known_types.check_all(job.type for job in complete)
+        passed = pass_jobs_through(self._service, complete)
         if not passed.jobs:
             return passed.answers
         distinct = Distinct.of(passed.jobs, way)
         stored = distinct.spread(store.add_jobs(distinct.jobs, on_conflict=way, notify=notify, connection=connection))
         self._tell_of(stored)
+        if self._watch is not None:
+            self._note_added("add_jobs", stored, way, connection)
         return passed.answers_for(stored)
 
     def add_bundle(self, bundle: JobBundle, *, notify: bool = True, connection: object = None) -> JobBundle:
         """Add a bundle and its members; return it as it was stored."""
         store = self._open_store()
+        complete = complete_bundle(bundle, self._origin, self.max_payload_bytes)
+        self._known_types.check_all(types_of(complete))
 
         def add(bundle: JobBundle) -> JobBundle:
             store.add_bundle(bundle, notify=notify, connection=connection)
             self._tell_of(bundle.jobs)
+            self.note_change("add_bundle", connection)
             return bundle
 
-        return add_bundle_through(self._service, complete_bundle(bundle, self._origin, self.max_payload_bytes), add)
+        return add_bundle_through(self._service, complete, add)
 
     def enqueue(
         self,
@@ -126,6 +144,8 @@ class Adds(Opened):
         connection: object = None,
     ) -> Job:
         """Make a job and add it."""
+        if isinstance(type_or_handler, str):
+            self._known_types.check(type_or_handler)
         # It is complete, and was checked when it was made.
         job = Job.new(
             job_type_named(type_or_handler),
@@ -141,5 +161,5 @@ class Adds(Opened):
             max_payload_bytes=self.max_payload_bytes,
         )
         return self._add_job(
-            self._open_store(), job, delay, on_conflict=on_conflict, notify=notify, connection=connection
+            "enqueue", self._open_store(), job, delay, on_conflict=on_conflict, notify=notify, connection=connection
         )

@@ -31,13 +31,20 @@ class Hears(Reads):
         """Wait until a job has stopped; return it as it then is."""
         self._open_store()
         refuse_in_handler(allowed=allow_in_handler)
-        return self._waiting.wait_for_job(check_id(id), self.get_job, seconds_of(timeout))
+        return self._waiting.wait_for_job(check_id(id), self._get_job_apart, seconds_of(timeout))
 
     def wait_for_bundle(self, id: UUID, timeout: Timeout, *, allow_in_handler: bool = False) -> JobBundle:
         """Wait until all members of a bundle have stopped; return it as it then is."""
         self._open_store()
         refuse_in_handler(allowed=allow_in_handler)
-        return self._waiting.wait_for_bundle(check_id(id), self.get_job_bundle, seconds_of(timeout))
+        return self._waiting.wait_for_bundle(check_id(id), self._get_bundle_apart, seconds_of(timeout))
+
+    def _get_job_apart(self, id: UUID) -> Job:
+        # In a transaction of the application, nobody would ever see that it has stopped.
+        return self._open_store().apart.get_job(id)
+
+    def _get_bundle_apart(self, id: UUID) -> JobBundle:
+        return self._open_store().apart.get_job_bundle(id)
 
     @property
     def listeners(self) -> Listeners:

@@ -1,18 +1,25 @@
 """What every part of the service rests on: a store and a notifier that are open, in the process that opened them."""
 
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from jobqueue.errors import ClosedError
 from jobqueue.health import Health
+from jobqueue.known_types import KnownTypes, UnknownTypes
 from jobqueue.limits import check_name
 from jobqueue.notifier import Notifier
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Store
 
+Watch = Callable[[str, object], object]
+"""Is called with the name of a method, and the connection that it was given, if any."""
+
 
 class Opened:
     """One Store and one Notifier, until they are closed."""
+
+    _watch: Watch | None = None
 
     def __init__(
         self,
@@ -23,6 +30,7 @@ class Opened:
         origin: str,
         max_payload_bytes: int,
         vitals: Health,
+        unknown_types: UnknownTypes,
     ) -> None:
         self._store = store
         self._notifier = notifier
@@ -30,6 +38,7 @@ class Opened:
         self._origin = check_name("origin", origin)
         self.max_payload_bytes: Final = max_payload_bytes
         self._vitals = vitals
+        self._known_types = KnownTypes(unknown_types)
         self._process = os.getpid()
         self._closed = False
 
@@ -58,6 +67,19 @@ class Opened:
     def vitals(self) -> Health:
         """Where worker pools note how they are doing."""
         return self._vitals
+
+    def watch_changes(self, watch: Watch) -> None:
+        """Have *watch* called after each call that has changed rows, in its thread, in place of any other.
+
+        For integrations, which know whether the transaction that the call has joined is committed. What worker pools
+        do is not told.
+        """
+        self._watch = watch
+
+    def note_change(self, name: str, connection: object = None) -> None:
+        """Tell whoever watches that the method *name*, which was given *connection*, has changed rows."""
+        if self._watch is not None:
+            self._watch(name, connection)
 
     def _open_store(self) -> Store:
         self._check_process()

@@ -7,6 +7,7 @@ from typing import Final
 from jobqueue.errors import InvalidJobError
 from jobqueue.limits import check_moment, check_text, check_type_or_pattern
 from jobqueue.pauses import PausedType
+from jobqueue.queue_service.changing import changing
 from jobqueue.queue_service.opened import Opened
 
 _LONGEST: Final = timedelta(days=365_000)
@@ -15,6 +16,7 @@ _LONGEST: Final = timedelta(days=365_000)
 class Pauses(Opened):
     """Pauses are rows, which claims look at: no process is told, and none can miss it."""
 
+    @changing
     def pause(self, type: str, until: datetime | timedelta | None = None, reason: str | None = None) -> PausedType:
         """Have no jobs of *type* claimed by any process."""
         check_type_or_pattern("type", type)
@@ -35,6 +37,7 @@ class Pauses(Opened):
             )
         return paused
 
+    @changing
     def resume(self, type: str) -> bool:
         """End the pause of *type*."""
         return self._open_store().pauses.resume(check_type_or_pattern("type", type))

@@ -5,13 +5,14 @@ from uuid import UUID
 
 from jobqueue.bundle import JobBundle
 from jobqueue.counting import JobCounts
-from jobqueue.errors import InvalidJobError
+from jobqueue.errors import InvalidJobError, JobNotFoundError
+from jobqueue.inspecting import Activity, ConnectionCheck
 from jobqueue.job_filter import Cursor, JobFilter
 from jobqueue.limits import COUNT, check_id, check_int, check_moment
 from jobqueue.models import Job, State
 from jobqueue.queue_service.opened import Opened
 from jobqueue.status import Status
-from jobqueue.store import cursor_after
+from jobqueue.store import Store
 
 
 class Reads(Opened):
@@ -67,7 +68,7 @@ class Reads(Opened):
             newer_than=newer_than,
             archived=archived,
         )
-        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=cursor_after(after, store))
+        return store.list_jobs(which, limit=check_int("limit", limit, COUNT[1:]), after=_cursor_after(after, store))
 
     def get_status(self) -> Status:
         """Count jobs and bundles."""
@@ -80,3 +81,32 @@ class Reads(Opened):
     def oldest_due_age(self) -> dict[str, timedelta]:
         """Say of each type for how long the first of its jobs has been due."""
         return self._open_store().counting.oldest_due_age()
+
+    def recent_activity(self) -> Activity:
+        """Say what has stopped lately, and who has worked."""
+        return self._open_store().inspecting.recent_activity()
+
+    def check_connection(self) -> ConnectionCheck:
+        """Say how the database is reached."""
+        return self._open_store().inspecting.check_connection()
+
+
+def _cursor_after(after: object, store: Store) -> Cursor | None:
+    """Return the place that an application means by *after*: a job, or its created_at and id, or None.
+
+    Raises:
+        InvalidJobError: it is something else.
+        JobNotFoundError: it is a job that was never read, and is not there.
+    """
+    match after:
+        case None:
+            return None
+        case Job(id=job_id):
+            created_at = after.created_at or store.get_job(job_id).created_at
+        case (datetime() as moment, UUID() as job_id):
+            created_at = check_moment("after", moment)
+        case _:
+            raise InvalidJobError(f"after takes a Job, or its created_at and id, not {after!r:.60}", field="after")
+    if created_at is None:
+        raise JobNotFoundError(job_id)
+    return created_at, job_id

@@ -11,6 +11,7 @@ from jobqueue.adding import job_type_named, retries_of
 from jobqueue.errors import DuplicateScheduleError, InvalidJobError, InvalidScheduleError, ScheduleNotFoundError
 from jobqueue.limits import COUNT, check_int, check_text
 from jobqueue.models import Job
+from jobqueue.queue_service.changing import changing
 from jobqueue.queue_service.opened import Opened
 from jobqueue.retry import RetryPolicy
 from jobqueue.schedules import Missed, Overlap, Schedule, ScheduleChanges
@@ -27,6 +28,7 @@ class Schedules(Opened):
     def _service(self) -> Service:
         """The whole of which this is a part."""
 
+    @changing
     def add_schedule(
         self,
         name: str,
@@ -48,7 +50,7 @@ class Schedules(Opened):
         store = self._open_store()
         schedule = Schedule.new(
             name,
-            _type_named(name, type_or_handler),
+            self._type_named(name, type_or_handler),
             payload,
             cron=cron,
             every=every,
@@ -67,8 +69,20 @@ class Schedules(Opened):
             raise DuplicateScheduleError(name)
         return added
 
+    def _type_named(self, name: str, type_or_handler: str | JobType) -> str:
+        """Return the type of the jobs of a schedule. Raises InvalidScheduleError."""
+        try:
+            if isinstance(type_or_handler, str):
+                self._known_types.check(type_or_handler)
+            return job_type_named(type_or_handler)
+        except InvalidJobError as error:
+            raise InvalidScheduleError(f"schedule {name!r}: {error}", field=error.field) from error
+
+    @changing
     def change_schedule(self, name: str, **changes: Unpack[ScheduleChanges]) -> Schedule:
         """Change what is named."""
+        if (job_type := changes.get("type")) is not None:
+            self._type_named(name, job_type)
         return self._change(name, lambda schedule, now: schedule.redefined(changes, now, self.max_payload_bytes))
 
     def get_schedule(self, name: str) -> Schedule:
@@ -82,10 +96,12 @@ class Schedules(Opened):
         """Read all schedules."""
         return self._open_store().schedules.get()
 
+    @changing
     def pause_schedule(self, name: str) -> Schedule:
         """Have a schedule not tick until it is resumed."""
         return self._change(name, _paused)
 
+    @changing
     def resume_schedule(self, name: str) -> Schedule:
         """Have a schedule tick again, after now."""
         return self._change(name, _resumed)
@@ -96,6 +112,7 @@ class Schedules(Opened):
             raise ScheduleNotFoundError(name)
         return changed
 
+    @changing
     def run_schedule_now(self, name: str) -> Job:
         """Enqueue a job as a schedule has it."""
         job = run_by_hand(self._service, self._open_store().schedules, check_text("name", name))
@@ -103,6 +120,7 @@ class Schedules(Opened):
             raise ScheduleNotFoundError(name)
         return job
 
+    @changing
     def remove_schedule(self, name: str) -> bool:
         """Remove a schedule and its history."""
         return self._open_store().schedules.remove(check_text("name", name))
@@ -115,19 +133,13 @@ class Schedules(Opened):
             raise ScheduleNotFoundError(name)
         return ticks
 
+    @changing
     def tick_schedules(self) -> list[Job]:
         """Enqueue a job for each tick that is due now."""
         ticked = tick_all(self._service, self._open_store().schedules)
         for error in ticked.failures.values():
             raise error
         return list(ticked.jobs)
-
-
-def _type_named(name: str, type_or_handler: str | JobType) -> str:
-    try:
-        return job_type_named(type_or_handler)
-    except InvalidJobError as error:
-        raise InvalidScheduleError(f"schedule {name!r}: {error}", field=error.field) from error
 
 
 def _paused(schedule: Schedule, now: datetime) -> Schedule:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -12,8 +12,10 @@ from jobqueue.claims import Claims
 from jobqueue.context import make_current
 from jobqueue.delivery import Delivery
 from jobqueue.health import Health
+from jobqueue.known_types import UnknownTypes
 from jobqueue.limits import COUNT, check_int
 from jobqueue.listeners import Listeners
+from jobqueue.middleware import WorkMiddleware, check_work_middleware
 from jobqueue.notifier import Notifier
 from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.queue_service.acts import Acts
@@ -33,6 +35,8 @@ _SECONDS_FOR_POOLS: Final = 10.0
 class QueueService(Adds, Manages, Acts, Pauses, Schedules, Hears):
     """The Service over one Store and one Notifier. Safe for use by many threads."""
 
+    _work_middleware: tuple[WorkMiddleware, ...] = ()
+
     def __init__(
         self,
         *,
@@ -42,6 +46,7 @@ class QueueService(Adds, Manages, Acts, Pauses, Schedules, Hears):
         origin: str | None = None,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         vitals: Health | None = None,
+        unknown_types: UnknownTypes = "warn",
     ) -> None:
         super().__init__(
             store=store,
@@ -50,9 +55,10 @@ class QueueService(Adds, Manages, Acts, Pauses, Schedules, Hears):
             origin=program_name() if origin is None else origin,
             max_payload_bytes=max_payload_bytes,
             vitals=Health() if vitals is None else vitals,
+            unknown_types=unknown_types,
         )
         self._listeners = Listeners(self._vitals)
-        self._delivery = Delivery(self._listeners, store, notifier, self._vitals, lambda: make_current(self))
+        self._delivery = Delivery(self._listeners, store.apart, notifier, self._vitals, lambda: make_current(self))
         self._waiting = Waiting(notifier, settings.poll_interval)
         self._claims = Claims(self)
         # A signal handler that finishes a pool may interrupt whoever holds it.
@@ -62,6 +68,17 @@ class QueueService(Adds, Manages, Acts, Pauses, Schedules, Hears):
     @property
     def _service(self) -> Service:
         return self
+
+    @property
+    def work_middleware(self) -> Sequence[WorkMiddleware]:
+        """What stands between worker pools and handlers."""
+        return self._work_middleware
+
+    def use_in_workers(self, middleware: WorkMiddleware) -> None:
+        """Have every run of the pools that are started from now on pass through *middleware*."""
+        self._open_store()
+        check_work_middleware(middleware)
+        self._work_middleware += (middleware,)
 
     def claim(self, types: str | Iterable[str], n: int = 1) -> list[Claim]:
         """Claim up to *n* due jobs, to run them by hand."""

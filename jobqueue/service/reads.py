@@ -6,6 +6,7 @@ from uuid import UUID
 
 from jobqueue.bundle import JobBundle
 from jobqueue.counting import JobCounts
+from jobqueue.inspecting import Activity, ConnectionCheck
 from jobqueue.job_filter import Cursor
 from jobqueue.models import Job, State
 from jobqueue.status import Status
@@ -73,4 +74,16 @@ class Reads(Protocol):
         That is since its ``start_at``, or since it was added. It takes as many steps as there are priorities among the
         waiting jobs of each type.
         """
+        ...
+
+    def recent_activity(self) -> Activity:
+        """Say what has stopped in the last minute, and which processes have worked.
+
+        It looks at the 5,000 jobs that were claimed last, whatever the number of jobs: where these were claimed in less
+        than a minute, it is about that time. Jobs count that are still there.
+        """
+        ...
+
+    def check_connection(self) -> ConnectionCheck:
+        """Ask the database for its version, and whether it takes changes; take the time of a round trip."""
         ...

@@ -86,6 +86,21 @@ class Service(Adds, Reads, Manages, Acts, Pauses, Schedules, Hears, Protocol):
         """
         ...
 
+    @property
+    def work_middleware(self) -> Sequence[Callable[[Any, Callable[[], object]], object]]:
+        """What stands between the worker pools of this service and handlers, the outermost first."""
+        ...
+
+    def use_in_workers(self, middleware: Callable[[Any, Callable[[], object]], object]) -> None:
+        """Have every run of the worker pools that are started from now on pass through *middleware*.
+
+        That is within what was added before, and outside of what a pool was told to use. It stays for good. If it has a
+        method ``end_thread()``, each worker thread calls that at its end.
+
+        Raises TypeError when it cannot be called with a context and a run.
+        """
+        ...
+
     def claim(self, types: str | Iterable[str], n: int = 1) -> list[Claim]:
         """Claim up to *n* due jobs of *types* (names and patterns), to run them by hand.
 

@@ -44,6 +44,11 @@ class RunEnd:
         return self.outcome or self.saved
 
 
+def _name_of(handler: Handler[..., Any]) -> str | None:
+    """Return the name of the transaction that the application opens for a handler; None: it is one of our own."""
+    return handler.atomic if isinstance(handler.atomic, str) else None
+
+
 class AtomicRuns:
     """Runs jobs whose handlers are atomic, for all threads of a pool."""
 
@@ -76,7 +81,7 @@ class AtomicRuns:
         outcome: Outcome | None = None
         is_saved = False
         try:
-            with self._store.handler_transaction() as transaction:
+            with self._store.handler_transaction(_name_of(handler)) as transaction:
                 self._note_connection()
                 context.work_in(transaction)
                 schedule_retry = self._registry.schedule_retry_of(job.type)

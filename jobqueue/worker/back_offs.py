@@ -45,6 +45,8 @@ class BackOffs:
         self._clock = clock
         self._lock = threading.Lock()
         self._here: dict[str, _BackOff] = {}
+        self.is_any = False
+        """Whether there may be any of this process's own: asked several times for each job."""
         self._everywhere: AbstractSet[str] = _NONE
 
     def note_end(self, job: Job, outcome: Outcome | None, seconds: float) -> bool:
@@ -91,6 +93,7 @@ class BackOffs:
                 length = min(max(known.seconds * (2 if is_next else 1), _SHORTEST), _LONGEST)
                 begun = _BackOff(now + length, length, now + length)
             self._here = self._here | {job_type: begun}
+            self.is_any = True
         logger.info("backing off from jobs of type %r for %g s", job_type, begun.until - now)
 
     def _end(self, job_type: str) -> None:
@@ -106,6 +109,7 @@ class BackOffs:
         if known.until > self._clock():
             kept[job_type] = _BackOff(known.until, counted_until=known.counted_until)
         self._here = kept
+        self.is_any = bool(kept)
 
     def heed(self, everywhere: AbstractSet[str]) -> None:
         """Take note of what processes back off from all together, as a claim has seen it."""
@@ -113,8 +117,6 @@ class BackOffs:
 
     def closed(self) -> AbstractSet[str]:
         """Return the types to claim nothing of."""
-        if not self._here:
-            return _NONE
         now = self._clock()
         return {name for name, each in self._here.items() if each.until > now}
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from jobqueue.events import ClaimLost, Connected, Event, JobAvailable, ScheduleChanged
 from jobqueue.job_context import JobContext
-from jobqueue.middleware import WorkMiddleware
+from jobqueue.middleware import WorkMiddleware, end_thread
 from jobqueue.models import Job
 from jobqueue.registry import Registry
 from jobqueue.service import Service
@@ -42,8 +42,18 @@ _TYPES_TO_LOG: Final = 10
 class Worker(StoppableThread):
     """Runs one job after the other, as the dispatcher gives them out."""
 
-    def __init__(self, name: str, dispatcher: Dispatcher, desk: Desk, runner: Runner, back_offs: BackOffs) -> None:
+    def __init__(
+        self,
+        name: str,
+        dispatcher: Dispatcher,
+        desk: Desk,
+        runner: Runner,
+        back_offs: BackOffs,
+        *,
+        middleware: Sequence[WorkMiddleware],
+    ) -> None:
         super().__init__(name)
+        self._middleware = middleware
         self._dispatcher = dispatcher
         self._desk = desk
         self._runner = runner
@@ -56,6 +66,12 @@ class Worker(StoppableThread):
 
     def run(self) -> None:
         """Work until the dispatcher says that it is over."""
+        try:
+            self._work()
+        finally:
+            end_thread(self._middleware)
+
+    def _work(self) -> None:
         backoff = Backoff()
         while True:
             job = None
@@ -110,6 +126,7 @@ class Crew:
             # While a trip waits for a lock it holds others, whose beats wait for it: it must be over within dead_for.
             lock_timeout=min(_LONGEST_LOCK_TIMEOUT, settings.dead_for / 8),
             atomic_connections=settings.atomic_connections if demands[0].has_atomic else 0,
+            transactions=registry.transactions(),
         )
         self._contact = Contact(health.vital("workers"), settings.dead_for)
         self._lost_claims = LostClaims(health, self._store, settings.dead_for, tell=observers.tell)
@@ -176,6 +193,7 @@ class Crew:
                 desk,
                 Runner(service, registry, atomic_runs, beating, middleware),
                 back_offs,
+                middleware=middleware,
             )
             for number, (beating, desk) in enumerate(zip(beatings, self._seats(), strict=True))
         ]
@@ -249,6 +267,10 @@ class Crew:
     def stop(self) -> None:
         """Have nothing more claimed."""
         self._dispatcher.close()
+
+    def hurry(self) -> None:
+        """Have an end that waits for jobs, or will, wait no longer."""
+        self._dispatcher.hurry()
 
     def end(self, deadline: float | None) -> bool:
         """End all threads; return whether all jobs had ended by *deadline*, and what they led to is saved.

@@ -112,6 +112,8 @@ class Demand:
 
     def limit(self, wanted: int, closed: AbstractSet[str] = NONE_CLOSED) -> int:
         """Return how many jobs may be asked for when *wanted* are."""
+        if not closed and not self.has_atomic:
+            return wanted
         choice = self._open(closed)
         if closed and not choice.types:
             return 0

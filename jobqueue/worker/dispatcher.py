@@ -21,7 +21,7 @@ from jobqueue.threads import Backoff
 from jobqueue.worker.back_offs import BackOffs
 from jobqueue.worker.carrier import Arrival, Carrier
 from jobqueue.worker.contact import Contact
-from jobqueue.worker.demand import Demand, TripRequest
+from jobqueue.worker.demand import NONE_CLOSED, Demand, TripRequest
 from jobqueue.worker.desk import Desk
 from jobqueue.worker.gate import Gate
 from jobqueue.worker.in_hand import InHand
@@ -168,7 +168,7 @@ class Dispatcher(InHand):
 
     def _closed(self) -> AbstractSet[str]:
         """Name the types to claim nothing of, for now."""
-        closed = self._back_offs.closed()
+        closed = self._back_offs.closed() if self._back_offs.is_any else NONE_CLOSED
         return closed if self._gate is None else closed | self._gate.closed
 
     # --- trips
@@ -208,7 +208,8 @@ class Dispatcher(InHand):
     def _begin_look(self, desk: Desk, now: float) -> int:
         reasons = desk.looks.begin()
         # What this look leaves out may be open again before it comes back.
-        desk.looks.expect_at(self._back_offs.next_end(now))
+        if self._back_offs.is_any:
+            desk.looks.expect_at(self._back_offs.next_end(now))
         return reasons
 
     def _arrive(

@@ -33,6 +33,7 @@ class InHand:
         self._running: dict[Fence, Desk] = {}  # claims whose jobs were given out and have not come back as outcomes
         self._suspects = set[Fence]()  # those, and of held jobs, whose earlier runs may have killed their processes
         self._closing = False
+        self._hurried = False
         self._abandoned = False
         self._ended = False
 
@@ -67,7 +68,7 @@ class InHand:
 
     def _give_back(self, desk: Desk, fence: Fence) -> None:
         self._suspects.discard(fence)
-        if freed := desk.demand.connections.give_back(fence):
+        if desk.demand.has_atomic and (freed := desk.demand.connections.give_back(fence)):
             desk.looks.add_reasons(freed)
 
     def _add_reasons(self, n: int = 1) -> None:
@@ -156,7 +157,15 @@ class InHand:
     def wait_for_jobs(self, timeout: float | None) -> bool:
         """Wait up to *timeout* seconds until all jobs have come back; return whether they have."""
         with self._lock:
-            return self._changed.wait_for(lambda: not self._running, timeout)
+            self._changed.wait_for(lambda: not self._running or self._hurried, timeout)
+            self._hurried = False
+            return not self._running
+
+    def hurry(self) -> None:
+        """Have whoever waits for jobs to come back, or will, do so no longer; once."""
+        with self._lock:
+            self._hurried = True
+            self._changed.notify_all()
 
     def wait_until_saved(self, timeout: float | None) -> bool:
         """Wait up to *timeout* seconds until all jobs have come back, and their outcomes have reached the database."""

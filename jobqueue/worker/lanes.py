@@ -52,15 +52,20 @@ def types_of_lane(lane: str, registry: Registry) -> Sequence[str]:
     Raises:
         RegistrationError: none of them has.
     """
-    prefix = lane.removesuffix("*")
-    patterns = registry.patterns()
-    is_pattern = lane.endswith("*")
-    within = [name for name in patterns if name == lane or (is_pattern and name.removesuffix("*").startswith(prefix))]
-    is_covered = any(name.endswith("*") and covers(name, prefix) for name in patterns)
-    types = tuple(dict.fromkeys([*within, lane] if is_covered else within))
+    types = types_within(lane, registry)
     if not types:
         raise RegistrationError(f"threads are reserved for jobs of type {lane!r}, which has no handler here")
     return types
+
+
+def types_within(given: str, registry: Registry) -> Sequence[str]:
+    """Return the types and patterns to claim for the jobs of a *given* one that have a handler."""
+    prefix = given.removesuffix("*")
+    patterns = registry.patterns()
+    is_pattern = given.endswith("*")
+    within = [name for name in patterns if name == given or (is_pattern and name.removesuffix("*").startswith(prefix))]
+    is_covered = any(name.endswith("*") and covers(name, prefix) for name in patterns)
+    return tuple(dict.fromkeys([*within, given] if is_covered else within))
 
 
 def demands_of(registry: Registry, settings: WorkerSettings, num_workers: int, lanes: Lanes) -> list[Demand]:

@@ -59,6 +59,16 @@ class WorkerPool:
         self._middleware: tuple[WorkMiddleware, ...] = ()
 
     @property
+    def service(self) -> Service:
+        """Whose jobs it runs."""
+        return self._service
+
+    @property
+    def registry(self) -> Registry:
+        """Where its handlers are registered."""
+        return self._registry
+
+    @property
     def is_running(self) -> bool:
         """Whether the pool was started, and not stopped since."""
         return self._crew is not None and not self._stopped and not self._is_inherited
@@ -141,7 +151,7 @@ class WorkerPool:
                     self._service,
                     self._registry,
                     self._threads,
-                    self._middleware,
+                    (*self._service.work_middleware, *self._middleware),
                     lanes=self._lanes,
                     is_open=self._is_open,
                 )
@@ -213,6 +223,12 @@ class WorkerPool:
                 return self._has_ended is not False
             finally:
                 self._changing.release()
+
+    def hurry(self) -> None:
+        """Have a ``finish`` that waits in another thread go on as if its timeout had passed; returns at once."""
+        if self._crew is not None and not self._is_inherited:
+            with self._calling():
+                self._crew.hurry()
 
     def _end(self, crew: Crew, deadline: float | None) -> bool:
         self._stopped = True

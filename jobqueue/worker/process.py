@@ -1,5 +1,6 @@
 """The worker threads of this process: one pool over the current service and the default registry."""
 
+import logging
 import os
 import sys
 import threading
@@ -13,9 +14,36 @@ from jobqueue.threads import Timeout, seconds_of
 from jobqueue.worker.lanes import Lanes
 from jobqueue.worker.pool import WorkerPool
 
+logger = logging.getLogger(__name__)
+
 _lock = threading.Lock()
 _pool: WorkerPool | None = None
 _poll_interval: timedelta | None = None  # the shortest that was asked for while no threads ran
+_program: str | None = None  # what runs a pool of its own in this process
+
+
+def leave_threads_to(program: str) -> None:
+    """Have those who start threads wherever they are loaded start none in this process, which *program* works in."""
+    global _program  # noqa: PLW0603 - as there is one process
+    _program = program
+
+
+def has_program() -> bool:
+    """Whether a program has a pool of its own in this process, so that nobody else starts threads."""
+    return _program is not None
+
+
+def are_left_out(what: str) -> bool:
+    """Whether *what* was called to start threads where a program has a pool of its own; then a warning says so."""
+    if not has_program():
+        return False
+    logger.warning(
+        "%s starts nothing in this process, where `%s` runs a pool of its own: its options say how many threads and "
+        "lanes that has, and service.use_in_workers(...) gives it middleware",
+        what,
+        _program,
+    )
+    return True
 
 
 def start_threads(n: int, *, middleware: Iterable[WorkMiddleware] = (), lanes: Lanes | None = None) -> WorkerPool:
@@ -24,7 +52,8 @@ def start_threads(n: int, *, middleware: Iterable[WorkMiddleware] = (), lanes: L
     Every run passes through *middleware*, the first outermost. Of the threads, *lanes* reserves some for jobs of a type
     or pattern; see ``WorkerPool``.
 
-    When ``stop_threads`` has left jobs running, these are waited for.
+    When ``stop_threads`` has left jobs running, these are waited for. In a process of ``jobqueue worker``, which runs a
+    pool of its own, none is started: the log says so, and the pool that is returned is not running.
 
     Raises:
         TypeError: *n* is no int, or *lanes* no mapping.
@@ -37,6 +66,8 @@ def start_threads(n: int, *, middleware: Iterable[WorkMiddleware] = (), lanes: L
     pool, leftover = WorkerPool(current_service(), threads=n, lanes=lanes), _pool
     for each in middleware:
         pool.use(each)
+    if are_left_out(f"start_threads({n})"):
+        return pool
     # Not under the lock, which the jobs that are waited for may want.
     if leftover is not None and not leftover.is_running:
         leftover.finish()
@@ -95,6 +126,16 @@ def finish_threads(timeout: Timeout = None) -> bool:
     return True if pool is None else pool.finish(timeout)
 
 
+def end_threads() -> bool:
+    """Stop the worker threads, and release at once the jobs that still run; return whether threads were running.
+
+    That takes as long as ``finish_threads(0)``.
+    """
+    were_running = _pool is not None and _pool.is_running
+    finish_threads(0)
+    return were_running
+
+
 def _forget_polling() -> None:
     global _poll_interval  # noqa: PLW0603 - as above
     _poll_interval = None
@@ -102,8 +143,8 @@ def _forget_polling() -> None:
 
 def _begin_anew() -> None:
     """Forget, in a forked child, the threads of its parent, and a lock that one of them may hold for ever."""
-    global _lock, _pool, _poll_interval
-    _lock, _pool, _poll_interval = threading.Lock(), None, None
+    global _lock, _pool, _poll_interval, _program
+    _lock, _pool, _poll_interval, _program = threading.Lock(), None, None, None
 
 
 if sys.platform != "win32":

@@ -75,7 +75,7 @@ class Runner:
         """Run *job*; return how that ended, and how many seconds it took."""
         handler, timeout, schedule_retry = self._ways_of(job.type)
         context = JobContext(job, timeout=timeout, service=self._service)
-        if self._observers.want(JobStarted):
+        if JobStarted in self._observers.wanted:
             self._observers.tell(JobStarted(job=job))
         began = time.monotonic()
         self._context = context
@@ -86,7 +86,7 @@ class Runner:
             self._beating.end()
             self._context = None
         seconds = time.monotonic() - began
-        if self._observers.want(RunEnded):
+        if RunEnded in self._observers.wanted:
             self._tell_end(job, ran.led_to or ran.refused, seconds)
         return ran, seconds
 

@@ -20,6 +20,8 @@ from jobqueue.worker.dispatcher import Dispatcher
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE: Final = 60.0
+# Whoever adds the first schedule is heard.
+_LONGEST_REST: Final = 900.0
 _SHORTEST_PAUSE: Final = 0.01
 # Who comes second finds nothing to do, which costs less than to try at the same time.
 _SPREAD: Final = 0.05
@@ -118,11 +120,12 @@ class Scheduler(StoppableThread):
         return failures
 
     def _sleep_for(self, next_in: timedelta | None) -> None:
+        is_listening = self._service.notifier.is_listening
         longest = _LONGEST_PAUSE
         if next_in is None:
-            seconds = longest
+            seconds = longest = _LONGEST_REST if is_listening else _LONGEST_PAUSE
         else:
-            if not self._service.notifier.is_listening:
+            if not is_listening:
                 longest = min(longest, self._service.settings.poll_interval.total_seconds())
             seconds = next_in.total_seconds() + random.uniform(0, _SPREAD)  # noqa: S311 - spreads processes
         if not self._failing:

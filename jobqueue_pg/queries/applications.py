@@ -91,11 +91,18 @@ GET_JOB: Final = f"select {JOB_COLUMNS} from {{schema}}.job j where j.id = %(id)
 
 GET_JOBS: Final = f"select {JOB_COLUMNS} from {{schema}}.job j where j.id = any(%(ids)s::uuid[])"
 
-GET_BUNDLE: Final = f"select {BUNDLE_COLUMNS} from {{schema}}.job_bundle b where b.id = %(id)s"
-
-# Members share their created_at; ids are made in increasing order.
-GET_JOBS_OF_BUNDLE: Final = f"""
-select {JOB_COLUMNS} from {{schema}}.job j where j.bundle_id = %(id)s order by j.created_at, j.id
+# A row for the bundle, and then one for each member: in one statement, which sees them all as of one moment, whatever
+# transaction it is in. `offset 0` keeps members from being looked for beside the bundle's row, too. They share their
+# created_at; ids are made in increasing order.
+GET_BUNDLE: Final = f"""
+select {JOB_COLUMNS}, {BUNDLE_COLUMNS}
+from (values (1), (2)) part(number)
+  left join {{schema}}.job_bundle b on part.number = 1 and b.id = %(id)s
+  left join lateral (
+    select m.* from {{schema}}.job m where part.number = 2 and m.bundle_id = %(id)s offset 0
+  ) j on true
+where coalesce(b.id, j.id) is not null
+order by part.number, j.created_at, j.id
 """
 
 GET_JOBS_TO_DO: Final = f"""

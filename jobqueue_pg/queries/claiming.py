@@ -38,17 +38,9 @@ _LEVELS_ONE_BY_ONE: Final = "32"
 # How often the time of what is next due, below those, is bettered by one more look.
 _LOOKS_FOR_NEXT: Final = "100"
 
-# Claim due jobs at a cost that depends on how many types and priorities wait, not on how many jobs do.
-#
-# `prefixed` and `wanted`: the types to look for; a prefix is spelt out to those of its types that have jobs waiting, by
-# one probe of the claim index each. Left out is what is paused, and what a process does not want just because it is
-# covered by a prefix. `level`: the priorities in falling order, one probe per type each, walked only as
-# far as the batch needs; behind a few of them, what is not due is passed over within the index, entry by entry, which
-# costs a hundredth of a probe. `picked`: on each level, from the type on that was due first, due jobs in order, locked
-# one by one as they are taken; those that somebody else holds are passed over, so that no lock can stop a queue. So are
-# rows that stopped without having been started: go-jobqueue leaves them, and has counted them, when it finishes a job
-# that was reset meanwhile.
-_LEVELS: Final = f"""
+# A prefix is spelt out to those of its types that have jobs waiting, by one probe of the claim index each; what a
+# process does not want, just because it is covered by a prefix, is left out.
+_TYPES_AND_PATTERNS: Final = f"""
 {PAUSE},
 prefixed(prefix, without, "type") as (
   select p.prefix, p.without::text[], (
@@ -77,7 +69,26 @@ wanted("type") as materialized (
       and (p."type" ^@ any(p.without)) is not true
   ) w
   where {is_not_paused('w."type"')}
-),
+)
+"""
+
+# Most processes have no prefixes. A plan with nothing to find out about them is ready sooner, and cheaper.
+_TYPES_ALONE: Final = f"""
+{PAUSE},
+wanted("type") as materialized (
+  select w."type" from unnest(%(types)s::text[]) as w("type") where {is_not_paused('w."type"')}
+)
+"""
+
+# Claim due jobs at a cost that depends on how many types and priorities wait, not on how many jobs do.
+#
+# `wanted`: the types to look for, but for what is paused. `level`: the priorities in falling order, one probe per type
+# each, walked only as far as the batch needs; behind a few of them, what is not due is passed over within the index,
+# entry by entry, which costs a hundredth of a probe. `picked`: on each level, from the type on that was due first, due
+# jobs in order, locked one by one as they are taken; those that somebody else holds are passed over, so that no lock
+# can stop a queue. So are rows that stopped without having been started: go-jobqueue leaves them, and has counted them,
+# when it finishes a job that was reset meanwhile.
+_LEVELS: Final = f"""
 level(priority, step) as (
   select max(top.priority), 1
   from wanted w, lateral (
@@ -100,7 +111,7 @@ level(priority, step) as (
 )
 """
 
-CLAIMING: Final = f"""
+_PICKING: Final = f"""
 {_LEVELS},
 picked as materialized (
   select due.id, l.step
@@ -119,6 +130,9 @@ picked as materialized (
 ),
 {_CLAIMED}
 """
+
+CLAIMING: Final = f"{_TYPES_AND_PATTERNS}, {_PICKING}"
+CLAIMING_TYPES: Final = f"{_TYPES_ALONE}, {_PICKING}"
 
 _FIRST_NEXT_DUE: Final = f"""
 select min(next.at) as at
@@ -144,7 +158,7 @@ where (select count(*) from picked) < %(limit)s
 
 # `sooner`: below the levels that were looked at one by one, whatever is due before all that was found so far.
 FIND_NEXT_DUE: Final = f"""
-with recursive {_LEVELS},
+with recursive {_TYPES_AND_PATTERNS}, {_LEVELS},
 first as materialized ({_FIRST_NEXT_DUE}),
 sooner("type", below, at, step) as (
   select w."type", l.priority, coalesce(first.at, 'infinity'), 1
@@ -228,9 +242,11 @@ ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, 
 WATCHFUL_ASIDE: Final = f"select 'next', ({_NEXT_DUE}), {'null, ' * 9}{NOW}, null, null, ({_SEEN}), {_TOLD_ALWAYS}"
 NARROW_ASIDE: Final = f"select 'next', null::float8, {'null, ' * 9}{NOW}, null, null, null, {_TOLD_ALWAYS}"
 
-CLAIM_JOBS: Final = f"""
-with recursive {CLAIMING}
+_CLAIMED_AND_ASIDE: Final = f"""
 select 'claimed', null::float8, c.* from claimed c
 union all
 {ASIDE}
 """
+
+CLAIM_JOBS: Final = f"with recursive {CLAIMING} {_CLAIMED_AND_ASIDE}"
+CLAIM_JOBS_OF_TYPES: Final = f"with recursive {CLAIMING_TYPES} {_CLAIMED_AND_ASIDE}"

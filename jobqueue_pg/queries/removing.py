@@ -5,7 +5,14 @@ They are used only where a retention says so: to look each time whether it does 
 
 from typing import Final
 
-from jobqueue_pg.queries.claiming import ASIDE, CLAIMING, NARROW_ASIDE, NARROW_CLAIMING, WATCHFUL_ASIDE
+from jobqueue_pg.queries.claiming import (
+    ASIDE,
+    CLAIMING,
+    CLAIMING_TYPES,
+    NARROW_ASIDE,
+    NARROW_CLAIMING,
+    WATCHFUL_ASIDE,
+)
 from jobqueue_pg.queries.cleaning import ARCHIVED_COLUMNS, COMPLETES_A_BUNDLE, ON_ARCHIVED_BEFORE, RULES, kept
 from jobqueue_pg.queries.columns import NOW
 from jobqueue_pg.queries.saving import ATTEMPT_ERRORS, COUNT_SAVED, OUTCOMES, RETRY_COUNT, SAVE
@@ -85,6 +92,11 @@ SAVE_OUTCOMES_AND_ARCHIVE: Final = f"with {_SAVING_AND_ARCHIVING} {_SELECT_SAVED
 
 MAKE_TRIP_AND_DELETE: Final = f"with recursive {CLAIMING}, {_SAVING} {SAVED_AND_CLAIMED} {ASIDE}"
 MAKE_TRIP_AND_ARCHIVE: Final = f"with recursive {CLAIMING}, {_SAVING_AND_ARCHIVING} {SAVED_AND_CLAIMED} {ASIDE}"
+
+MAKE_TRIP_FOR_TYPES_AND_DELETE: Final = f"with recursive {CLAIMING_TYPES}, {_SAVING} {SAVED_AND_CLAIMED} {ASIDE}"
+MAKE_TRIP_FOR_TYPES_AND_ARCHIVE: Final = (
+    f"with recursive {CLAIMING_TYPES}, {_SAVING_AND_ARCHIVING} {SAVED_AND_CLAIMED} {ASIDE}"
+)
 
 MAKE_WATCHFUL_TRIP_AND_DELETE: Final = f"with recursive {CLAIMING}, {_SAVING} {SAVED_AND_CLAIMED} {WATCHFUL_ASIDE}"
 MAKE_WATCHFUL_TRIP_AND_ARCHIVE: Final = (

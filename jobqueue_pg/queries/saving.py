@@ -16,7 +16,9 @@ ATTEMPT_ERRORS: Final = f"""case
       else
         case when jsonb_array_length(j.attempt_errors) >= 20 then j.attempt_errors - 0
           else coalesce(j.attempt_errors, '[]') end
-        || (pg_catalog.jsonb_build_object('at', {NOW}, 'run', j.run_count + 1) || o.attempt)
+        || (pg_catalog.jsonb_build_object(
+          'at', {NOW}, 'run', j.run_count + 1, 'started_at', j.started_at, 'claimed_by', j.claimed_by
+        ) || o.attempt)
     end"""
 RETRY_COUNT: Final = """case
       when o.kind = 'retry' then j.current_retry_count + 1
@@ -102,11 +104,14 @@ SAVE_OUTCOMES: Final = f"with {SAVING} select id from saved"
 # wrong with that is said at the end.
 MARK_TRANSACTION: Final = "set local jobqueue.transaction = 'begun'"
 
+STATUS_OF_TRANSACTION: Final = "select pg_catalog.pg_xact_status(%(number)s::pg_catalog.xid8)"
+
 # Before its outcome is saved. Whoever has locked the bundle's row is waited for: meanwhile the job's row is locked, so
-# that nobody can take the claim away.
+# that nobody can take the claim away. By its number the server knows the transaction, also when it has ended.
 PREPARE_TO_COMPLETE: Final = """
 select pg_catalog.current_setting('jobqueue.transaction', true), pg_catalog.current_setting('transaction_isolation'),
-  pg_catalog.current_setting('transaction_read_only')
+  pg_catalog.current_setting('transaction_read_only'),
+  case when pg_catalog.current_setting('transaction_read_only') = 'off' then pg_catalog.pg_current_xact_id()::text end
 from pg_catalog.set_config('lock_timeout', '0', true) waiting,
   pg_catalog.set_config('statement_timeout', '0', true) running
 """

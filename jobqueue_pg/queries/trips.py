@@ -5,6 +5,7 @@ from typing import Final
 from jobqueue_pg.queries.claiming import (
     ASIDE,
     CLAIMING,
+    CLAIMING_TYPES,
     NARROW_ASIDE,
     NARROW_CLAIMING,
     NO_JOB,
@@ -25,6 +26,7 @@ union all
 """
 
 MAKE_TRIP: Final = f"with recursive {CLAIMING}, {SAVING} {SAVED_AND_CLAIMED} {ASIDE}"
+MAKE_TRIP_FOR_TYPES: Final = f"with recursive {CLAIMING_TYPES}, {SAVING} {SAVED_AND_CLAIMED} {ASIDE}"
 
 # The same, if the next trip may be a narrow one.
 MAKE_WATCHFUL_TRIP: Final = f"with recursive {CLAIMING}, {SAVING} {SAVED_AND_CLAIMED} {WATCHFUL_ASIDE}"

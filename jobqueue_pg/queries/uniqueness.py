@@ -154,6 +154,10 @@ from locked
 having count(unique_key_spent) > 0
 """
 
+LOCK_TIMEOUT: Final = "select pg_catalog.current_setting('lock_timeout')"
+
+SET_LOCK_TIMEOUT: Final = "select pg_catalog.set_config('lock_timeout', %(lock_timeout)s::text, true)"
+
 # Of jobs that are to be as good as new, those that may have their keys again: of several the first, unless the time is
 # over or somebody else holds the key. The offset keeps this from becoming a join that reads the whole index.
 TAKING_BACK: Final = f"""

@@ -33,9 +33,13 @@ from tests.fixtures.stores import START, make_job
 UNCLAIMED = {"started_at": None, "claim_id": None, "claimed_by": None}
 
 
-def effects(kind: OutcomeKind, now: datetime, earlier: tuple[AttemptError, ...]) -> dict[str, Any]:
+def effects(kind: OutcomeKind, now: datetime, before: dict[str, Any]) -> dict[str, Any]:
     """Return what an outcome changes; everything else stays as it was."""
-    attempt = AttemptError(at=now, run=4, error_msg="broken", error_type="app.Error", traceback="Traceback: ...")
+    earlier: tuple[AttemptError, ...] = before["attempt_errors"]
+    attempt = AttemptError(
+        at=now, run=4, error_msg="broken", error_type="app.Error", traceback="Traceback: ...",
+        started_at=before["started_at"], claimed_by=before["claimed_by"],
+    )  # fmt: skip
     match kind:
         case OutcomeKind.FINISHED:
             return {"stopped_at": now, "result": {"ok": True}, "run_count": 4}
@@ -86,7 +90,7 @@ def test_effect_of_each_outcome(backend: Backend, kind: OutcomeKind) -> None:
     assert (before["run_count"], before["rescue_count"], before["current_retry_count"]) == (3, 2, 1)
     now = backend.clock.advance(SECOND)
     assert backend.save(OUTCOMES[kind](job)) == {job.id}
-    expected = effects(kind, now, before["attempt_errors"])
+    expected = effects(kind, now, before)
     assert backend.shown(job) == {**before, "worker_alive_at": None, "updated_at": now, **expected}
 
 

@@ -9,6 +9,7 @@ from jobqueue.backends.memory.notifier import MemoryNotifier
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.shared import shared_queues
 from jobqueue.backends.memory.store import MemoryStore
+from jobqueue.known_types import UnknownTypes
 from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.queue_service import QueueService
 from jobqueue.retention import Retention, check_retention
@@ -25,6 +26,7 @@ def connect(
     origin: str | None = None,
     retention: Retention | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+    unknown_types: UnknownTypes = "warn",
 ) -> QueueService:
     """Open a service on a queue in the memory of this process.
 
@@ -32,7 +34,9 @@ def connect(
     under that name; the last one to close lets it go, with all that is in it. A job cannot be added in somebody's
     ``connection=`` raises a TypeError.
 
-    *retention* says how long jobs are kept after they have stopped; None: as ``Retention()`` does.
+    *retention* says how long jobs are kept after they have stopped; None: as ``Retention()`` does. *unknown_types* says
+    what is done about jobs whose type has no handler in this process: ``"refuse"`` raises InvalidJobError, ``"warn"``
+    logs a warning, once, if one that has looks almost the same, ``"allow"`` does nothing.
 
     Raises:
         ValueError: *url* has more in it than a name of letters, digits, ``_``, ``.`` and ``-``.
@@ -51,6 +55,7 @@ def connect(
             settings=settings,
             origin=origin,
             max_payload_bytes=max_payload_bytes,
+            unknown_types=unknown_types,
         )
     except BaseException:
         give_back()

@@ -1,6 +1,7 @@
 """Jobs and bundles in memory, as applications use them: each method is one look at the rows, or one change."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
 from heapq import nlargest
 from typing import Any, Final
@@ -13,18 +14,21 @@ from jobqueue.backends.memory.acting import MemoryActing, by_age, has_failed, is
 from jobqueue.backends.memory.cleaning import MemoryCleaning
 from jobqueue.backends.memory.conflicts import Conflicts, first_of_free_keys
 from jobqueue.backends.memory.counting import MemoryCounting
+from jobqueue.backends.memory.inspecting import MemoryInspecting
 from jobqueue.backends.memory.pauses import MemoryPauses
 from jobqueue.backends.memory.queue import MemoryQueue
 from jobqueue.backends.memory.schedules import MemorySchedules
 from jobqueue.backends.memory.session import Session
 from jobqueue.backends.memory.worker_store import MemoryWorkerStore, refuse_atomic_handlers
 from jobqueue.bundle import JobBundle, JobDesc
+from jobqueue.clock import moved_now
 from jobqueue.errors import JobBundleNotFoundError, JobNotFoundError, PayloadError
 from jobqueue.job_filter import Cursor, JobFilter
 from jobqueue.models import Fence, Job
 from jobqueue.payload import RawJSON, dump_json, load_json
 from jobqueue.retention import KEEP_ALL, Retention
 from jobqueue.status import Status
+from jobqueue.store import Within
 from jobqueue.uniqueness import OnConflict
 
 
@@ -40,7 +44,7 @@ class MemoryStore:
         queue: MemoryQueue,
         *,
         retention: Retention = KEEP_ALL,
-        now: Callable[[], datetime | None] = lambda: None,
+        now: Callable[[], datetime | None] = moved_now,
         on_close: Callable[[], None] = lambda: None,
         schedules: type[MemorySchedules] = MemorySchedules,
     ) -> None:
@@ -52,6 +56,7 @@ class MemoryStore:
         self.cleaning = MemoryCleaning(self._session)
         self.acting = MemoryActing(self._session)
         self.counting = MemoryCounting(self._session)
+        self.inspecting = MemoryInspecting(self._session)
 
     # --- adding
 
@@ -288,17 +293,29 @@ class MemoryStore:
 
     # --- living and ending
 
+    @property
+    def apart(self) -> "MemoryStore":
+        """The same rows: there is no transaction that a call could be part of."""
+        return self
+
     def for_workers(
         self,
         *,
         lock_timeout: timedelta,  # noqa: ARG002 - no row is ever held locked
         atomic_connections: int = 0,
+        transactions: Collection[str] = (),
     ) -> MemoryWorkerStore:
         """Return the same rows for one worker pool."""
-        if atomic_connections:
+        if atomic_connections or transactions:
             refuse_atomic_handlers()
         session = Session(self._session.queue, self._session.now)
         return MemoryWorkerStore(session, self._schedules, retention=self.retention)
+
+    @contextmanager
+    def within(self, connection: object) -> Generator[Within]:
+        """Give the same rows to a worker in the caller's thread."""
+        self._join(connection)
+        yield Within(self.for_workers(lock_timeout=timedelta(0)), nullcontext)
 
     def close(self) -> None:
         """Let go of the queue."""

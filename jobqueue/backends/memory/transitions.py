@@ -114,6 +114,8 @@ def _attempts_after(job: Job, outcome: Outcome, now: datetime) -> str | None:
         "error_msg": error.message,
         "error_type": error.type,
         "traceback": error.traceback,
+        "started_at": None if job.started_at is None else job.started_at.isoformat(),
+        "claimed_by": job.claimed_by,
     }
     attempts = [*json.loads(job.attempt_errors_json or "[]"), attempt]
     return json.dumps(attempts[-_ATTEMPTS_KEPT:])

@@ -71,7 +71,7 @@ class MemoryWorkerStore:
             remove(change, _not_kept(change.rows, saved, self.retention), self.retention)
         return saved
 
-    def handler_transaction(self) -> NoReturn:
+    def handler_transaction(self, name: str | None = None) -> NoReturn:  # noqa: ARG002
         """Refuse."""
         refuse_atomic_handlers()
 

@@ -192,7 +192,13 @@ class ModelJob:
         assert outcome.error is not None
         error = outcome.error
         attempt = AttemptError(
-            at=now, run=self.run_count + 1, error_msg=error.message, error_type=error.type, traceback=error.traceback
+            at=now,
+            run=self.run_count + 1,
+            error_msg=error.message,
+            error_type=error.type,
+            traceback=error.traceback,
+            started_at=self.started_at,
+            claimed_by=self.claimed_by,
         )
         self.attempt_errors = (*self.attempt_errors, attempt)[-ATTEMPTS_KEPT:]
 
