@@ -4,6 +4,7 @@ import sys
 from typing import Final
 
 _EXTRA: Final = frozenset({"click", "rich"})
+_ENDED_BY_CTRL_C: Final = 130  # as shells have it
 
 
 def main() -> None:
@@ -12,6 +13,8 @@ def main() -> None:
         from jobqueue.cli.commands import program  # noqa: PLC0415 - what it needs may be missing
     except ImportError as error:
         sys.exit(f"jobqueue: {_lack(error)}")
+    except KeyboardInterrupt:
+        sys.exit(_ENDED_BY_CTRL_C)
     program(prog_name="jobqueue")
 
 

@@ -12,24 +12,20 @@ from rich.console import Console
 
 import jobqueue_pg
 from jobqueue.cli.clean import AgeType, TypeOrPattern, retention_of, run_clean
+from jobqueue.cli.connecting import DSN, SCHEMA, Commands, hinting
 from jobqueue.cli.demo.run import run_demo
 from jobqueue.cli.demo.screen import Screen
-from jobqueue.errors import JobQueueError, UnavailableError
+from jobqueue.cli.migrating import ADOPT, CHECK, only_one_of, run_migrate
+from jobqueue.cli.operating import operator_commands
+from jobqueue.cli.worker import worker
 from jobqueue_pg.embedded import EmbeddedServerError
 
 _MAX_THREADS: Final = 32
 
 
-class _Program(click.Group):
-    """Tells users in a line what went wrong, where Python would show a traceback."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except EmbeddedServerError as error:
-            raise click.ClickException(str(error)) from error  # with the server's log
-        except (JobQueueError, ValueError, OSError) as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+class _Program(Commands):
+    def _told(self, error: Exception) -> str:
+        return str(error) if isinstance(error, EmbeddedServerError) else super()._told(error)  # with the server's log
 
 
 @click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,32 +34,41 @@ def program() -> None:
     """A job queue on PostgreSQL."""
 
 
-_DSN: Final = click.option(
-    "--dsn", envvar="JOBQUEUE_DSN", show_envvar=True, help="The database; by default as libpq's variables say."
-)
-_SCHEMA: Final = click.option("--schema", default="worker", show_default=True, help="The schema that holds the queue.")
+program.add_command(worker)
+for _command in operator_commands():
+    program.add_command(_command)
 
 
 @program.command()
-@_DSN
-@_SCHEMA
-@click.option("--adopt", is_flag=True, help="Take over the tables of go-jobqueue 0.5 to 0.7 that the schema holds.")
-def migrate(dsn: str | None, schema: str, *, adopt: bool) -> None:
+@DSN
+@SCHEMA
+@CHECK
+@click.option("--sql", "as_sql", is_flag=True, help="Only print what would be run, for psql.")
+@ADOPT
+def migrate(dsn: str | None, schema: str, *, check: bool, as_sql: bool, adopt: bool) -> None:
     """Create the queue's tables, or bring them up to date.
+
+    What --sql prints does the same, run by somebody else: psql --set ON_ERROR_STOP=1 --file FILE.
 
     With --adopt, tables that go-jobqueue is working on become the queue's; it may go on meanwhile. What was broken off
     is finished by the same command.
     """
-    with _hinting(dsn), _telling("jobqueue_pg.adoption"):
-        applied = jobqueue_pg.migrate(dsn or "", schema=schema, adopt=adopt)
-    for name in applied:
-        click.echo(f"applied {name}")
-    click.echo(f'schema "{schema}" is up to date')
+    only_one_of(check=check, sql=as_sql, adopt=adopt)
+    with hinting(dsn), _telling("jobqueue_pg.adoption"):
+        if as_sql:
+            script = jobqueue_pg.pending_script(dsn or "", schema=schema)
+            click.echo(script or f'-- schema "{schema}" is up to date')
+            return
+        run_migrate(
+            schema,
+            check=(lambda: jobqueue_pg.connect(dsn or "", schema=schema, poll_only=True).close()) if check else None,
+            migrate=lambda: jobqueue_pg.migrate(dsn or "", schema=schema, adopt=adopt),
+        )
 
 
 @program.command()
-@_DSN
-@_SCHEMA
+@DSN
+@SCHEMA
 @click.option("--succeeded", type=AgeType(), help="How long jobs are kept that have succeeded, such as 7d, 12h or 0.")
 @click.option("--failed", type=AgeType(), help="How long jobs are kept that have failed.")
 @click.option("--cancelled", type=AgeType(), help="How long jobs are kept that were cancelled.")
@@ -93,18 +98,8 @@ def clean(
     of the other states are kept. Members of bundles go with them, when all are old enough.
     """
     retention = retention_of(ages, types, "archive" if archive else "delete")
-    with _hinting(dsn), _telling("jobqueue.cleaner"):
+    with hinting(dsn), _telling("jobqueue.cleaner"):
         run_clean(dsn or "", schema, retention, dry_run=dry_run, sure=yes)
-
-
-@contextmanager
-def _hinting(dsn: str | None) -> Generator[None]:
-    """Where the database cannot be reached, say how it is named."""
-    try:
-        yield
-    except UnavailableError as error:
-        hint = "" if dsn else " (--dsn, JOBQUEUE_DSN or libpq's PGHOST, PGDATABASE... name the database)"
-        raise click.ClickException(f"{' '.join(str(error).split())}{hint}") from error
 
 
 class _Teller(logging.Handler):
