@@ -1,0 +1,1 @@
+"""One migration for each SQL file of the queue."""

@@ -1,0 +1,1 @@
+"""A small shop: requests take orders, and jobs ship them."""
