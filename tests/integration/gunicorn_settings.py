@@ -1,15 +1,7 @@
-"""Settings with which gunicorn serves gunicorn_app: imported once by the master, and forked into two workers."""
+"""Hooks with which gunicorn serves gunicorn_app."""
 
 import os
-from pathlib import Path
 from typing import Any
-
-preload_app = True
-workers = 2
-bind = "127.0.0.1:0"
-graceful_timeout = 20
-wsgi_app = "gunicorn_app:app"
-chdir = str(Path(__file__).resolve().parent)
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -50,6 +50,18 @@ def test_the_job_of_a_killed_process_runs_again(processes, service, connection):
     assert other.finish()["refused_outcomes"] == 0
 
 
+def test_what_a_killed_process_did_in_the_applications_transaction_counts_once(processes, service, connection):
+    """What an atomic handler had done when its process was killed is gone; whoever takes its job up does it once."""
+    workers = [processes.start(**MORTAL) for _ in range(2)]
+    job = service.enqueue("charge", 60)
+    victim, [other] = process_of(connection, workers, job)
+    victim.kill()
+    ended = wait_for_end(service, job, DEAD_FOR + 6)
+    assert (ended.state, ended.result, ended.rescue_count) == (State.SUCCEEDED, other.pid, 1)
+    assert fetch_all(connection, "select pid from run where event = 'charged'") == [other.pid]
+    assert other.finish()["refused_outcomes"] == 0
+
+
 def test_what_a_killed_process_held_ahead_runs_elsewhere(processes, service, connection):
     """Jobs that were claimed and not started when their process died are taken up, too."""
     victim = processes.start(**MORTAL, batch_size=64)

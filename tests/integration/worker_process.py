@@ -8,10 +8,14 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import psycopg2
 
 # Run by its path, it finds this directory on sys.path, and not the packages.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -30,6 +34,28 @@ def note(conninfo: str, ctx: JobContext, event: str) -> None:
         "insert into run (job_id, claim_id, pid, event) values (%s, %s, %s, %s)",
         [ctx.job.id, ctx.job.claim_id, os.getpid(), event],
     )
+
+
+def register_charge(registry: Registry, conninfo: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Register a handler that works in a transaction of the application's; return how that is opened."""
+
+    @contextmanager
+    def own() -> Generator[Any]:
+        with closing(psycopg2.connect(conninfo)) as connection, connection:
+            yield connection
+
+    @registry.handler("charge", atomic="own")
+    def charge(ctx: JobContext, seconds: float) -> int:
+        with ctx.connection.cursor() as cursor:
+            cursor.execute(
+                "insert into run (job_id, claim_id, pid, event) values (%s, %s, %s, 'charged')",
+                [str(ctx.job.id), str(ctx.job.claim_id), os.getpid()],
+            )
+        note(conninfo, ctx, "began")
+        threading.Event().wait(0 if ctx.job.rescue_count else seconds)
+        return os.getpid()
+
+    return own
 
 
 def main() -> None:
@@ -74,9 +100,11 @@ def main() -> None:
         note(conninfo, ctx, "began")
         os.kill(os.getpid(), signal.SIGKILL)
 
+    own = register_charge(registry, conninfo)
     service = jobqueue_pg.connect(
         conninfo,
         origin="worker process",
+        transactions={"own": own},
         settings=WorkerSettings(
             heartbeat_interval=timedelta(seconds=options.get("heartbeat", 10)),
             dead_for=timedelta(seconds=options.get("dead_for", 60)),

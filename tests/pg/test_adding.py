@@ -186,7 +186,7 @@ class NotAConnection:
 
 @pytest.mark.parametrize("kind", ["str", "sqlite3", "async", "object", "bool"])
 def test_connections_that_cannot_be_joined(service: QueueService, queue: str, kind: str) -> None:
-    """What is no psycopg connection is a TypeError that names its type, and nothing is added anywhere."""
+    """What is no connection that can be joined is a TypeError that names its type, and nothing is added anywhere."""
     connection: object
     match kind:
         case "str":
@@ -206,7 +206,8 @@ def test_connections_that_cannot_be_joined(service: QueueService, queue: str, ki
         lambda: service.add_bundle(make_bundle(), connection=connection),
         lambda: service.enqueue("t", 1, connection=connection),
     ):
-        with pytest.raises(TypeError, match=named):
+        # The latter for a str where Django is set up, as some other test may have done in this process.
+        with pytest.raises((TypeError, InvalidJobError), match=named):
             add()
     if isinstance(connection, sqlite3.Connection):
         connection.close()

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,9 +16,8 @@ from jobqueue.events import Connected, Event, JobAvailable
 from jobqueue.outcomes import Outcome, RunError
 from jobqueue.store import WorkerStore
 from jobqueue_pg.database import Database
-from jobqueue_pg.queries.applications import GET_JOBS_OF_BUNDLE
-from jobqueue_pg.queries.claiming import CLAIM_JOBS
-from jobqueue_pg.queries.trips import MAKE_TRIP
+from jobqueue_pg.queries.claiming import CLAIM_JOBS, CLAIM_JOBS_OF_TYPES
+from jobqueue_pg.queries.trips import MAKE_TRIP, MAKE_TRIP_FOR_TYPES
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.listening import Ear
 from tests.fixtures.stores import Connection, claim_one, events, fetch_all, insert_job, make_bundle, make_job, row_of
@@ -74,7 +74,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     execute = Database.execute
 
     def noting(self: Database, connection: Any, statement: Any, *rest: Any) -> Any:
-        if statement in {CLAIM_JOBS, MAKE_TRIP}:
+        if statement in {CLAIM_JOBS, CLAIM_JOBS_OF_TYPES, MAKE_TRIP, MAKE_TRIP_FOR_TYPES}:
             made.append(statement)
         return execute(self, connection, statement, *rest)
 
@@ -122,21 +122,23 @@ def test_an_old_result_does_not_outlive_a_failure(
     assert row_of(db, job.id)["result"] is None
 
 
+@pytest.mark.parametrize("joins", [False, True])
 def test_a_bundle_is_read_as_of_one_moment(
-    store: PostgresStore, db: Connection, monkeypatch: pytest.MonkeyPatch
+    queue: str, store: PostgresStore, db: Connection, monkeypatch: pytest.MonkeyPatch, *, joins: bool
 ) -> None:
-    """What happens to members between the two reads that a bundle takes is in neither of them."""
+    """What happens to members while a bundle is read is either seen in both, or in neither, in any transaction."""
     bundle = make_bundle(2)
     store.add_bundle(bundle)
     execute = Database.execute
 
     def meddling(self: Database, connection: psycopg.Connection[Any], statement: Any, parameters: Any) -> Any:
-        if statement == GET_JOBS_OF_BUNDLE:
-            db.execute("delete from worker.job where id = %s", [bundle.jobs[0].id])
-        return execute(self, connection, statement, parameters)
+        found = execute(self, connection, statement, parameters)
+        db.execute("delete from worker.job where id = %s", [bundle.jobs[0].id])
+        return found
 
     monkeypatch.setattr(Database, "execute", meddling)
-    read = store.get_job_bundle(bundle.id)
+    with closing(psycopg.connect(queue)) as caller, store.within(caller) if joins else nullcontext():
+        read = store.get_job_bundle(bundle.id)
     assert (read.num_jobs, read.jobs) == (2, bundle.jobs)
     assert store.get_jobs([bundle.jobs[0].id]) == []
 

@@ -342,8 +342,8 @@ def test_do_job_lends_a_connection(registry, db):
     assert fetch_all(db, EFFECTS) == []
 
 
-@pytest.mark.parametrize("atomic", [1, "yes", None])
+@pytest.mark.parametrize("atomic", [1, "", b"yes", None])
 def test_atomic_is_yes_or_no(registry, atomic):
-    """Anything but a bool is refused, by name."""
+    """Anything but a bool or a name is refused, by name."""
     with pytest.raises(RegistrationError, match="atomic of"):
         registry.handler("t", atomic=atomic)(lambda number: number)

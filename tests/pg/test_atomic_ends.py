@@ -166,7 +166,7 @@ def _around_the_commit(
     transaction = workers.handler_transaction
 
     @contextmanager
-    def interrupted() -> Generator[Any]:
+    def interrupted(name: str | None = None) -> Generator[Any]:
         with transaction() as opened:
             yield opened
             before(opened)

@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from jobqueue import Job, JobBundle, JobDesc, LockTimeoutError, State
-from tests.fixtures.shift import Shift
+from jobqueue_pg.pool import WORKER_CONNECTIONS
+from tests.fixtures.shift import NUM_LONG, Shift
 from tests.fixtures.stores import fetch_all
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import QUIET, Workers, wait_for_end
@@ -111,6 +112,10 @@ def test_what_a_trigger_does_not_support_is_refused(owned, admin, registry, capl
 def test_a_plan_for_a_table_that_was_altered_is_given_up(owned, admin, registry, caplog):
     """Statements that were prepared before a column got another type are prepared anew; no outcome is refused."""
     shift = Shift(owned, registry, dead_for=timedelta(seconds=10), heartbeat_interval=timedelta(seconds=1))
+    # A connection prepares what it runs for the second time: after so many trips at least one has.
+    for _ in range(WORKER_CONNECTIONS + 1):
+        shift.add_short_jobs()
+        wait_until(lambda: fetch_all(admin, NOT_STOPPED) == [NUM_LONG], PATIENCE)
     admin.execute("alter table worker.job alter column error_msg type varchar")
 
     def meets_an_old_plan() -> bool:

@@ -9,10 +9,10 @@ import pytest
 
 from jobqueue import Job, Registry
 from jobqueue_pg.database import Database
-from jobqueue_pg.queries.claiming import CLAIM_JOBS
+from jobqueue_pg.queries.claiming import CLAIM_JOBS, CLAIM_JOBS_OF_TYPES
 from jobqueue_pg.queries.cleaning import FIND_OLD_BUNDLES, FIND_OLD_JOBS
 from jobqueue_pg.queries.maintaining import LOOK_AROUND, REAP_JOBS, SWEEP_CLAIMS
-from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_WATCHFUL_TRIP
+from jobqueue_pg.queries.trips import MAKE_NARROW_TRIP, MAKE_TRIP, MAKE_TRIP_FOR_TYPES, MAKE_WATCHFUL_TRIP
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import Workers
 
@@ -20,7 +20,7 @@ PATIENCE = 30
 POLL_INTERVAL = timedelta(seconds=0.3)
 DEAD_FOR = timedelta(seconds=2)
 ROUND = DEAD_FOR.total_seconds() / 4
-TRIPS = {CLAIM_JOBS, MAKE_TRIP, MAKE_NARROW_TRIP, MAKE_WATCHFUL_TRIP}
+TRIPS = {CLAIM_JOBS, CLAIM_JOBS_OF_TYPES, MAKE_TRIP, MAKE_TRIP_FOR_TYPES, MAKE_NARROW_TRIP, MAKE_WATCHFUL_TRIP}
 
 
 class Seen:

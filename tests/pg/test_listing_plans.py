@@ -14,10 +14,11 @@ from jobqueue import State
 from jobqueue.job_filter import JobFilter
 from jobqueue.models import new_id
 from jobqueue_pg.database import _ready
-from jobqueue_pg.queries import applications, counting, listing
+from jobqueue_pg.queries import applications, counting, inspecting, listing
 from tests.fixtures.pg import fresh_database
 
 JOBS: Final = 20_000
+WINDOW: Final = timedelta(minutes=1)
 
 # Most have succeeded, some have failed; a few, older ones, wait.
 FILL: LiteralString = """
@@ -110,6 +111,7 @@ COUNTS: Final[dict[str, tuple[LiteralString, str]]] = {
     "with errors": (counting.COUNT_WITH_ERRORS, "job_error_idx"),
     "newest claims": (counting.COUNT_NEWEST_CLAIMS, "job_started_at_idx"),
     "oldest due": (counting.FIND_OLDEST_DUE, "job_claim_idx"),
+    "activity": (inspecting.FIND_ACTIVITY, "job_started_at_idx"),
 }
 
 
@@ -117,7 +119,7 @@ COUNTS: Final[dict[str, tuple[LiteralString, str]]] = {
 def test_what_is_counted_at_once_is_found_by_an_index(connection: "psycopg.Connection[Any]", name: str) -> None:
     """No count of a few jobs reads the table."""
     statement, index = COUNTS[name]
-    nodes = nodes_of(connection, statement, {"most": 50, "most_in_all": 100})
+    nodes = nodes_of(connection, statement, {"most": 50, "most_in_all": 100, "window": WINDOW})
     assert {node["Index Name"] for node in nodes if "Index Name" in node} == {index}
     assert not any("Seq Scan" in node["Node Type"] for node in nodes)
 

@@ -75,9 +75,11 @@ UNIQUELY = {"patience": timedelta(seconds=2), "notify": True}
 
 STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "make trip": (trips.MAKE_TRIP, {**SAVING, **CLAIMING}),
+    "make trip for types": (trips.MAKE_TRIP_FOR_TYPES, {**SAVING, **CLAIMING}),
     "make watchful trip": (trips.MAKE_WATCHFUL_TRIP, {**SAVING, **CLAIMING}),
     "make narrow trip": (trips.MAKE_NARROW_TRIP, {**SAVING, **CLAIMING_MORE}),
     "claim jobs": (claiming.CLAIM_JOBS, CLAIMING),
+    "claim jobs of types": (claiming.CLAIM_JOBS_OF_TYPES, CLAIMING),
     "find next due": (claiming.FIND_NEXT_DUE, CLAIMING),
     "save outcomes": (saving.SAVE_OUTCOMES, SAVING),
     "touch jobs": (maintaining.TOUCH_JOBS, FENCES),
@@ -90,7 +92,6 @@ STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
     "get job": (applications.GET_JOB, {"id": JOB_ID}),
     "get jobs": (applications.GET_JOBS, IDS),
     "get bundle": (applications.GET_BUNDLE, {"id": JOB_ID}),
-    "get jobs of bundle": (applications.GET_JOBS_OF_BUNDLE, {"id": JOB_ID}),
     "reset jobs": (managing.RESET_JOBS, RESET),
     "replay jobs": (managing.REPLAY_JOBS, RESET),
     "cancel jobs": (managing.CANCEL_JOBS, IDS),
@@ -104,9 +105,11 @@ STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
 }
 OF_WORKERS = {
     "make trip",
+    "make trip for types",
     "make watchful trip",
     "make narrow trip",
     "claim jobs",
+    "claim jobs of types",
     "find next due",
     "save outcomes",
     "touch jobs",
@@ -170,7 +173,7 @@ def test_plans(full_database: str, name: str) -> None:
         with database.pool.connection() as connection:
             plan = generic_plan(connection, database, name)
     assert whole_reads(plan) == []
-    if name != "get jobs of bundle":
+    if name != "get bundle":
         assert sorts_of_jobs(plan) == []
 
 

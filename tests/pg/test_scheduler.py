@@ -83,7 +83,7 @@ def test_what_is_added_at_run_time_wakes_it(workers: Workers, registry: Registry
 
 
 @pytest.mark.parametrize("poll_only", [False, True])
-def test_who_has_no_schedules_looks_once_a_minute(
+def test_who_has_no_schedules_hardly_looks(
     workers: Workers, registry: Registry, looks: list[str], *, poll_only: bool
 ) -> None:
     """Where there is none, a look at the start, and one when it can hear, are all for a minute."""
@@ -95,6 +95,25 @@ def test_who_has_no_schedules_looks_once_a_minute(
     began_at = datetime.now(UTC)
     wait_until(lambda: datetime.now(UTC) - began_at > 2 * SECOND)
     assert 1 <= len(looks) <= 2
+
+
+@pytest.mark.parametrize("poll_only", [False, True])
+def test_who_would_hear_of_the_first_schedule_does_not_look_each_minute(
+    workers: Workers, registry: Registry, looks: list[str], monkeypatch: pytest.MonkeyPatch, *, poll_only: bool
+) -> None:
+    """Where there is none, a pool that only polls goes on to look after the longest pause, and no other."""
+    monkeypatch.setattr("jobqueue.worker.scheduler._LONGEST_PAUSE", 0.2)
+    service = workers.service(poll_only=poll_only)
+    workers.start_on(service, registry)
+    if not poll_only:
+        wait_until(lambda: service.notifier.is_listening, PATIENCE)
+    looks.clear()
+    if poll_only:
+        wait_until(lambda: len(looks) >= 4, PATIENCE)
+    else:
+        began_at = datetime.now(UTC)
+        wait_until(lambda: datetime.now(UTC) - began_at > 1.5 * SECOND)
+        assert len(looks) <= 2  # one that had begun, and one since it hears
 
 
 def test_who_hears_nothing_looks_now_and_then(workers: Workers, registry: Registry, looks: list[str]) -> None:

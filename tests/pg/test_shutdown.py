@@ -73,10 +73,12 @@ def test_stop_does_not_wait(workers, service, registry, stage):
 def test_what_ends_while_a_pool_does_is_saved(workers, service, registry):
     """Runs that end while their pool waits for them are saved, whatever they lead to: nothing of theirs is lost."""
     began = threading.Semaphore(0)
+    has_started = threading.Event()
 
     def after_the_stop(lead_to):
         def run(_: int) -> object:
             began.release()
+            assert has_started.wait(PATIENCE)
             wait_until(lambda: not pool.is_running)
             return lead_to()
 
@@ -96,6 +98,7 @@ def test_what_ends_while_a_pool_does_is_saved(workers, service, registry):
         registry.register_func_for_job_type(name, after_the_stop(lead_to))
     jobs = {name: service.enqueue(name, 1, max_retry_count=int(name == "is retried")) for name in endings}
     pool = workers.start_on(service, registry, len(endings))
+    has_started.set()
     for _ in endings:
         assert began.acquire(timeout=PATIENCE)
     assert pool.finish(PATIENCE)

@@ -50,6 +50,20 @@ def test_finish_of_two_threads(workers, service, registry, stage):
         assert [future.result(PATIENCE) for future in finishing] == [True, True]
 
 
+def test_a_finish_that_is_hurried(workers, service, registry, stage):
+    """Who waits for jobs without an end waits no longer once another thread hurries; the job is for others to run."""
+    job = service.enqueue("t", 1)
+    pool = workers.start_on(service, registry, 1)
+    assert stage.is_on.wait(PATIENCE)
+    with ThreadPoolExecutor(1) as executor:
+        finishing = executor.submit(pool.finish)
+        wait_until(lambda: not pool.is_running)
+        pool.hurry()
+        assert not finishing.result(PATIENCE)
+    assert not service.get_job(job.id).started
+    stage.may_end.set()
+
+
 def test_finish_right_after_start(workers, registry, db):
     """A pool may be finished before its threads have done anything, again and again."""
     registry.register_func_for_job_type("t", lambda _: None)
@@ -65,6 +79,7 @@ def test_a_pool_that_was_not_started(service, registry):
     """There is nothing to stop or to finish."""
     pool = WorkerPool(service, registry)
     pool.stop()
+    pool.hurry()
     assert pool.finish()
     assert not pool.is_running
 

@@ -34,9 +34,20 @@ from jobqueue.testing import ignore_job_bundles, ignore_jobs
 FOR_POOLS = {"attach", "detach", "listeners", "max_payload_bytes", "notifier", "origin", "settings", "store", "vitals"}
 """What worker pools and testing aids want of a service."""
 
-FOR_OPERATORS = {"clean", "count_jobs", "count_old_jobs", "delete_jobs", "oldest_due_age", "replay_jobs"}
+FOR_OPERATORS = {
+    "check_connection",
+    "clean",
+    "count_jobs",
+    "count_old_jobs",
+    "delete_jobs",
+    "oldest_due_age",
+    "recent_activity",
+    "replay_jobs",
+}
 FOR_SCHEDULES = {name for name in dir(Schedules) if not name.startswith("_")}
-NOT_FUNCTIONS = FOR_POOLS | FOR_OPERATORS | FOR_SCHEDULES | {"add_middleware", "use"}
+NOT_FUNCTIONS = (
+    FOR_POOLS | FOR_OPERATORS | FOR_SCHEDULES | {"add_middleware", "use", "work_middleware", "use_in_workers"}
+)
 """Those, what whoever has made a service does with it once, and what an operator does."""
 
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+import jobqueue
 from jobqueue.cli.commands import program
 from jobqueue.cli.demo.census import Census, total_of
 from jobqueue.cli.demo.report import Report
@@ -48,7 +49,30 @@ def test_version():
     assert "0.1.0" in result.output
 
 
-@pytest.mark.parametrize("args", [["--help"], ["migrate", "--help"], ["clean", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "args",
+    [
+        [*command.split(), "--help"]
+        for command in (
+            "",
+            "migrate",
+            "clean",
+            "demo",
+            "worker",
+            "status",
+            "jobs",
+            "jobs list",
+            "jobs show",
+            "jobs retry",
+            "jobs cancel",
+            "jobs delete",
+            "jobs enqueue",
+            "pause",
+            "resume",
+        )
+    ],
+    ids=" ".join,
+)
 def test_help(args):
     """Every command explains itself."""
     result = run(*args)
@@ -61,9 +85,20 @@ def test_help(args):
     [
         ["no-such-command"],
         ["migrate", "--no-such-option"],
+        ["migrate", "--sql", "--check"],
         ["clean", "--succeeded", "7"],
         ["clean", "--failed", "-1d"],
         ["clean", "--cancelled", "d"],
+        ["worker"],
+        ["worker", "app", "--threads", "0"],
+        ["worker", "app", "--lanes", "mail"],
+        ["worker", "app", "--types", "a*b"],
+        ["worker", "app", "--lanes", "mail=1", "--lanes", "mail=2"],
+        ["worker", "app", "--ready-port", "http"],
+        ["worker", "app", "--ready-port", "::1:8081"],
+        ["worker", "app", "--ready-port", "[localhost]:8081"],
+        ["worker", "app", "--finish-within", "soon"],
+        ["status", "--watch", "0"],
         ["demo", "--threads", "0"],
         ["demo", "--threads", "x"],
         ["demo", "--keep", __file__],
@@ -78,10 +113,16 @@ def test_usage_errors(args):
     assert "Usage:" in result.output
 
 
+def test_two_lanes_for_the_same():
+    """Which of them is meant is not guessed: the message names the type, and both numbers."""
+    said = run("worker", "app", "--lanes", "mail=1", "--lanes", "*=1", "--lanes", "mail=2").output
+    assert "Invalid value for '--lanes': there are two lanes for 'mail', of 1 and of 2 threads" in said
+
+
 # --- errors
 
 
-@pytest.mark.parametrize("command", ["migrate", "clean", "demo"])
+@pytest.mark.parametrize("command", ["migrate", "clean", "status", "demo"])
 @pytest.mark.parametrize(
     ("dsn", "expected"), [(NOBODY, "Connection refused"), ("rubbish", "not a PostgreSQL connection string")]
 )
@@ -100,6 +141,18 @@ def test_without_a_dsn_the_message_says_how_to_give_one(no_database, command):
     result = run(command)
     assert result.exit_code == 1
     assert "--dsn, JOBQUEUE_DSN" in result.output
+
+
+@pytest.mark.parametrize("rest", ["ann:secret@h/shop", "ann:secret@h/shop?sslmode=require"])
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_url_of_sqlalchemy(scheme, rest):
+    """What SQLAlchemy takes is refused with what is to be written in its place, and without what may be secret."""
+    url = f"{scheme}+psycopg2://{rest}"
+    with pytest.raises(ValueError, match=r"takes it, with a driver") as refused:
+        jobqueue.connect(url)
+    told = run("migrate", "--dsn", url)
+    assert (told.exit_code, told.output) == (1, f"Error: {refused.value}\n")
+    assert told.output.endswith(f"write {scheme}:// in place of {scheme}+psycopg2://\n")
 
 
 def test_the_dsn_may_come_from_the_environment(no_database, monkeypatch):

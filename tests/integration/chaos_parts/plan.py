@@ -11,7 +11,8 @@ from jobqueue import JobDesc, State
 HEARTBEAT: Final = timedelta(seconds=0.3)
 DEAD_FOR: Final = timedelta(seconds=1.5)
 GO_TYPE: Final = "go.Type"
-ATOMIC_TYPES: Final = frozenset({"atomic", "atomic flaky"})
+DJANGO_TYPE: Final = "atomic in Django"
+ATOMIC_TYPES: Final = frozenset({"atomic", "atomic flaky", DJANGO_TYPE})
 
 EVERY: Final = timedelta(seconds=1)
 SCHEDULES: Final[Mapping[str, str]] = {
@@ -33,6 +34,7 @@ PLANNED: Final[Mapping[str, State]] = {
     "discarding": State.CANCELLED,
     "atomic": State.SUCCEEDED,
     "atomic flaky": State.SUCCEEDED,
+    DJANGO_TYPE: State.SUCCEEDED,
     "follow-up": State.SUCCEEDED,
     "complete": State.SUCCEEDED,
     "backing off": State.SUCCEEDED,
@@ -50,6 +52,7 @@ _WEIGHTS: Final = {
     "discarding": 1,
     "atomic": 3,
     "atomic flaky": 1,
+    DJANGO_TYPE: 3,
     "backing off": 1,
     GO_TYPE: 1,
 }

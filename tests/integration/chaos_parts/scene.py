@@ -33,9 +33,9 @@ _SETTINGS = {
 # Below the ports that connections get by themselves, one of which could take ours while the server is down.
 _PORTS = range(20_000, 30_000)
 _KINDS_OF_WORKERS: Sequence[Mapping[str, Any]] = (
-    {"threads": 4, "batch_size": 64, "lanes": {}},
-    {"threads": 6, "batch_size": 64, "lanes": {"steady": 1, "tick:*": 1}},
-    {"threads": 3, "batch_size": 64, "lanes": {}},
+    {"threads": 4, "batch_size": 64, "lanes": {}, "django": True},
+    {"threads": 6, "batch_size": 64, "lanes": {"steady": 1, "tick:*": 1}, "django": True},
+    {"threads": 3, "batch_size": 64, "lanes": {}, "django": False},
 )
 _SMART_PATIENCE = 1.0
 PATIENCE = 60.0

@@ -1,6 +1,7 @@
 """A worker process of a chaos run: it writes down each run, and works until its stdin is closed.
 
-Arguments: the conninfo, and a JSON object with ``directory``, ``threads``, ``lanes`` and ``batch_size``.
+Arguments: the conninfo, and a JSON object with ``directory``, ``threads``, ``lanes``, ``batch_size`` and
+``django``: whether the process is one of a Django project.
 """
 
 import json
@@ -15,7 +16,8 @@ from typing import Any
 import jobqueue_pg
 from jobqueue import BackOff, Discard, Fixed, JobContext, Registry, Service, Snooze, WorkerPool
 from jobqueue.errors import BackendError, JobInterruptedError, LostClaimError
-from tests.integration.chaos_parts.plan import SCHEDULES
+from tests.integration.chaos_parts import django_project
+from tests.integration.chaos_parts.plan import DJANGO_TYPE, SCHEDULES
 from tests.integration.chaos_parts.recorder import Recorder
 from tests.integration.chaos_parts.settings import RETENTION, worker_settings
 
@@ -116,7 +118,7 @@ def atomic_flaky(ctx: JobContext, seconds: float, times: int) -> None:
         raise PlannedError(f"failure {ctx.job.current_retry_count + 1} of {times}")
 
 
-def make_registry(recorder: Recorder) -> Registry:
+def make_registry(recorder: Recorder, *, is_django: bool) -> Registry:
     """Register the handlers of all types."""
     registry = Registry()
     acts = {
@@ -135,13 +137,18 @@ def make_registry(recorder: Recorder) -> Registry:
         registry.handler(type_, retry=Fixed(_SOON))(recorded(recorder, act))
     for type_, act in {"atomic": atomic, "atomic flaky": atomic_flaky}.items():
         registry.handler(type_, retry=Fixed(_SOON), atomic=True)(recorded(recorder, act))
+    if is_django:
+        handler = registry.handler(DJANGO_TYPE, retry=Fixed(_SOON), atomic="default")
+        handler(recorded(recorder, django_project.atomic))
     return registry
 
 
-def connect(conninfo: str, batch_size: int) -> Service:
+def connect(conninfo: str, batch_size: int, *, is_django: bool) -> Service:
     """Connect as soon as there is a server, as a supervisor would that starts us again and again."""
     while True:
         try:
+            if is_django:
+                return django_project.connect(conninfo, batch_size)
             settings = worker_settings(batch_size)
             return jobqueue_pg.connect(conninfo, origin="worker", settings=settings, retention=RETENTION)
         except BackendError:
@@ -151,8 +158,9 @@ def connect(conninfo: str, batch_size: int) -> Service:
 def main() -> None:
     conninfo, options = sys.argv[1], json.loads(sys.argv[2])
     recorder = Recorder(Path(options["directory"]), "worker")
-    with closing(connect(conninfo, options["batch_size"])) as service:
-        lanes, registry = options["lanes"], make_registry(recorder)
+    is_django = options["django"]
+    with closing(connect(conninfo, options["batch_size"], is_django=is_django)) as service:
+        lanes, registry = options["lanes"], make_registry(recorder, is_django=is_django)
         with WorkerPool(service, registry, threads=options["threads"], lanes=lanes):
             recorder.note("worker began")
             sys.stdin.read()
