@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -60,9 +61,7 @@ def showing(probes: Probes) -> Generator[Readiness]:
     """Show within the block what is told to the Readiness that this gives. Raises OSError: it cannot be shown there."""
     readiness = Readiness(probes.file)
     if probes.file is not None:
-        # Now is the time to hear that it cannot be.
-        probes.file.touch()
-        probes.file.unlink(missing_ok=True)
+        _check(probes.file)
     try:
         if probes.address is None:
             yield readiness
@@ -71,6 +70,16 @@ def showing(probes: Probes) -> Generator[Readiness]:
             yield readiness
     finally:
         readiness.hide()
+
+
+def _check(file: Path) -> None:
+    """Hear now that it cannot be there, and do not show it meanwhile: probes would take that for ready."""
+    try:
+        file.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"readiness cannot be shown by {file}: {error.strerror}") from error
 
 
 class _OnIPv6(ThreadingHTTPServer):

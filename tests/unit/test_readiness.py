@@ -1,5 +1,6 @@
-"""Where probes are answered: on IPv4 and on IPv6, and how both are written."""
+"""Where readiness is shown: by a file, and on IPv4 and IPv6, and how these are written."""
 
+import os
 import socket
 import urllib.request
 
@@ -55,3 +56,23 @@ def test_an_address_that_cannot_be_had():
         showing(Probes(address=("::2", 8081))),
     ):
         pass
+
+
+def test_the_file_is_not_there_before_they_are_ready(tmp_path):
+    """Not for a moment: what a killed supervisor has left goes, and that it can be made is found out without it."""
+    file, same = tmp_path / "ready", tmp_path / "same"
+    file.touch()
+    same.hardlink_to(file)
+    os.utime(file, (0, 0))
+    with showing(Probes(file=file)) as readiness:
+        assert (file.exists(), same.stat().st_mtime, list(tmp_path.iterdir())) == (False, 0, [same])
+        readiness.show(is_ready=True)
+        assert file.exists()
+    assert not file.exists()
+
+
+def test_a_file_that_cannot_be_made(tmp_path):
+    """It is said at once where it cannot be."""
+    for file in (tmp_path / "nowhere" / "ready", tmp_path):
+        with pytest.raises(OSError, match=f"readiness cannot be shown by {file}: "), showing(Probes(file=file)):
+            pass
