@@ -128,6 +128,18 @@ def test_a_savepoint_is_no_commit(shop, caplog):
     assert len(caplog.messages) == 1
 
 
+def test_a_commit_of_an_independent_session_is_none(shop, db, caplog):
+    """What another session commits says nothing of the one that the job was added in."""
+    app, sessions, _ = shop
+    with app.app_context():
+        jobqueue.enqueue("t", 1)
+        with sessions.session.session_factory() as independent:
+            independent.execute(sqlalchemy.text("insert into note values ('audit')"))
+            independent.commit()
+    assert (fetch_all(db, JOBS), fetch_all(db, NOTES)) == ([], ["audit"])
+    assert len(caplog.messages) == 1
+
+
 def test_an_atomic_handler(shop, db, work_for):
     """What a handler does in the session is committed with its job's completion, and not before."""
     app, sessions, extension = shop

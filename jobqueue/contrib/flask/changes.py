@@ -30,7 +30,7 @@ def note_changes(service: QueueService, app: Flask, db: "SQLAlchemy") -> None:
             return
         has_joined = g.pop(_JOINED, False) if connection is None else _is_session(db, connection)
         if has_joined:
-            g.setdefault(_CHANGES, dict[str, None]())[name] = None
+            _changes().setdefault(db.session(), {})[name] = None
 
     service.watch_changes(note)
 
@@ -39,17 +39,24 @@ def _is_session(db: "SQLAlchemy", given: object) -> bool:
     return given is db.session or given is db.session()
 
 
+def _changes() -> dict[Any, dict[str, None]]:
+    """Return the names of the calls that have changed something in a session of this context, in their order."""
+    changes: dict[Any, dict[str, None]] = g.setdefault(_CHANGES, {})
+    return changes
+
+
 def forget_changes(session: Any) -> None:
-    """They are committed, or meant to be gone."""
+    """Those of *session* are committed, or meant to be gone."""
     if has_app_context() and not session.in_nested_transaction():
-        g.pop(_CHANGES, None)
+        _changes().pop(session, None)
 
 
 def warn_of_uncommitted(error: BaseException | None) -> None:
     """Tell of what is undone with a context: nothing else would."""
-    changes = g.pop(_CHANGES, None)
-    if changes and error is None:
-        calls = ", ".join(f"{name}()" for name in changes)
+    names = dict.fromkeys(name for of_session in _changes().values() for name in of_session)
+    g.pop(_CHANGES)
+    if names and error is None:
+        calls = ", ".join(f"{name}()" for name in names)
         logger.warning(
             "what %s did in db.session is gone, since that was not committed: call db.session.commit() after %s, also "
             "where nothing else has changed",
