@@ -201,9 +201,10 @@ def test_a_session_that_ends_as_it_is_asked(owned, admin):
     def ask(connection):
         asked.append(connection.info.backend_pid)
         if len(asked) == 1:
-            connection.execute("set idle_session_timeout = '1ms'")
-            gone = f"select from pg_stat_activity where pid = {asked[0]}"
-            wait_until(lambda: not admin.execute(gone).fetchone())
+            # Not so soon that the server's farewell arrives together with the answer: nobody would read it then.
+            connection.execute("set idle_session_timeout = '500ms'")
+            there = f"select pid from pg_stat_activity where pid = {asked[0]}"
+            wait_until(lambda: not admin.execute(there).fetchone())
         return fetch_all(connection, "select 1")
 
     assert service.store._database.perform(ask) == [1]
