@@ -21,7 +21,8 @@ def test_the_first_job(database):
         assert running.stdin is not None
         assert running.stdout is not None
         output = ""
-        while "sending a mail to ann@example.com" not in output:
+        # The prompt may come in between.
+        while not all(words in output for words in ("sending a mail to", "ann@example.com")):
             line = running.stdout.readline()
             assert line, output
             output += line
