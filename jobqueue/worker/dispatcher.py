@@ -119,6 +119,8 @@ class Dispatcher(InHand):
         return desk.looks.due_at if self._limit(desk) > 0 else inf
 
     def _may_start_job(self, desk: Desk, now: float) -> bool:
+        if self._back_offs.is_any and (closed := self._back_offs.closed()):
+            self._hand_back(desk, desk.held.take_types(closed))
         if not desk.held or self._closing:
             return False
         first = desk.held.first

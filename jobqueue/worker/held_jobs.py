@@ -48,6 +48,12 @@ class HeldJobs:
         self._jobs = deque(held for held in self._jobs if held.since > since_before)
         return taken
 
+    def take_types(self, types: Collection[str]) -> list[HeldJob]:
+        """Take out all that are of one of *types*."""
+        taken = [held for held in self._jobs if held.job.type in types]
+        self._jobs = deque(held for held in self._jobs if held.job.type not in types)
+        return taken
+
     def take_all_but(self, n: int) -> list[HeldJob]:
         """Take out all but the first *n*."""
         left = list(self._jobs)

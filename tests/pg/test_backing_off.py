@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from jobqueue import BackOff, Fixed, JobContext, State
+from jobqueue import BackOff, Fixed, Job, JobContext, State
 from tests.fixtures.stores import fetch_all
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import wait_for_end
@@ -43,6 +43,24 @@ def test_failures_in_a_row(workers, registry, db, shared, atomic):
     assert first >= 0.1
     assert 0.2 <= second < 5
     wait_until(lambda: fetch_all(db, "select from worker.paused_type") == [])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_was_claimed_ahead_waits_too(workers, registry, shared):
+    """It is handed back at no cost: no run of the type begins before its time has come."""
+    relay = Relay(2, shared=shared)
+    registry.register_func_for_job_type("mail", relay.__call__)
+    registry.register("quick", lambda _ctx, job: job.payload)
+    service = workers.service()
+    service.add_jobs([Job.new("quick", number, priority=1) for number in range(20)])
+    mails = service.add_jobs([Job.new("mail", number) for number in range(20)])
+    workers.start_on(service, registry, 1)
+    ended = [wait_for_end(service, mail) for mail in mails]
+    first, second, *_ = relay.pauses()
+    assert first >= 0.1
+    assert second >= 0.2
+    assert [job.run_count for job in ended] == [1] * 20
+    assert sorted(job.state for job in ended) == [State.FAILED] * 2 + [State.SUCCEEDED] * 18
 
 
 def test_all_processes_back_off(workers, registry, db):
