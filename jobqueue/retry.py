@@ -189,7 +189,8 @@ class Exponential(ErrorFilter):
 
     def _longest_before(self, retry: int) -> timedelta:
         try:
-            return min(self.cap, self.base * self.factor ** (retry - 1))
+            # An int would be raised to its power exactly, which takes as long as the number is.
+            return min(self.cap, self.base * float(self.factor) ** (retry - 1))
         except OverflowError:
             return self.cap
 

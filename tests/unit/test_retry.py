@@ -50,6 +50,11 @@ def test_exponential_reaches_its_cap_without_overflow(retry):
     assert Exponential(cap=timedelta.max, factor=1e300, jitter=False).delay_before(retry) == timedelta.max
 
 
+def test_a_factor_without_a_fraction_reaches_the_cap_as_fast():
+    """No number is worked out that fills the memory: 10 to the power of 10^30 has no place in any."""
+    assert Exponential(factor=10, jitter=False).delay_before(10**30) == HOUR
+
+
 def test_jitter_spreads_over_the_whole_wait(monkeypatch):
     """Full jitter draws from zero to the wait without jitter."""
     policy = Exponential(base=timedelta(seconds=100))
