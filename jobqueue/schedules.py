@@ -13,7 +13,7 @@ from jobqueue.errors import InvalidJobError, InvalidScheduleError, PayloadError
 from jobqueue.limits import BIGINT, check_int, check_moment, check_name, check_payload
 from jobqueue.payload import MAX_PAYLOAD_BYTES, load_json
 from jobqueue.recurrence import Cron, Every, Recurrence, check_interval, zone_named
-from jobqueue.retry import RetryPolicy
+from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.stored_policy import check_retry, check_retry_count, policy_of_json
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -235,10 +235,9 @@ def _checked(changes: dict[str, Any], max_payload_bytes: int) -> dict[str, Any]:
         fields["payload_json"] = (
             "{}" if changes["payload"] is None else check_payload(changes["payload"], max_payload_bytes)
         )
-    if "max_retry_count" in changes or "retry" in changes:
-        retry = changes.get("retry")
-        if changes.get("max_retry_count") is not None or retry is not None:
-            fields["max_retry_count"] = check_retry_count(changes.get("max_retry_count"), retry)
+    count, retry = changes.get("max_retry_count"), changes.get("retry")
+    if count is not None or isinstance(retry, Waits):  # no other policy says how often
+        fields["max_retry_count"] = check_retry_count(count, retry)
     if "retry" in changes:
         fields["retry_policy_json"] = check_retry("retry", changes["retry"])
     for name in changes.keys() - {"payload", "max_retry_count", "retry"}:

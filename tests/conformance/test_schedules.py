@@ -7,6 +7,7 @@ import pytest
 
 from jobqueue import (
     DuplicateScheduleError,
+    Fixed,
     InvalidScheduleError,
     Missed,
     Overlap,
@@ -161,6 +162,14 @@ def test_what_is_not_about_time_leaves_the_next_tick(at: Scheduling) -> None:
     assert len(at.service.tick_schedules()) == 1
     (job,) = at.backend.store.get_all_jobs_to_do()
     assert (job.type, job.payload, job.priority, job.max_retry_count) == ("u", {"n": 2}, 5, 1)
+
+
+def test_another_retry_policy_leaves_the_number_of_retries(at: Scheduling) -> None:
+    """Of the policies, only Waits say how often; where another one is named alone, the number stays as it was."""
+    at.add(max_retry_count=3)
+    assert at.service.change_schedule("s", retry=Fixed(SECOND)).max_retry_count == 3
+    assert at.service.change_schedule("s", retry=Waits([SECOND])).max_retry_count == 1
+    assert at.service.change_schedule("s", retry=Waits([SECOND]), max_retry_count=5).max_retry_count == 5
 
 
 def test_a_change_of_time_sets_the_next_tick(at: Scheduling) -> None:
