@@ -212,15 +212,28 @@ def end_thread(middleware: Sequence[WorkMiddleware]) -> None:
             logger.exception("middleware could not end its part in %s", threading.current_thread().name)
 
 
+def _check_logger(_: object, __: "attrs.Attribute[logging.Logger]", value: object) -> None:
+    if not callable(getattr(value, "log", None)):
+        raise TypeError(f"logger must be a logger, such as logging.getLogger('runs'), not {value!r:.60}")
+
+
+def _check_level(_: object, __: "attrs.Attribute[int]", value: object) -> None:
+    if not isinstance(value, int):
+        raise TypeError(f"level must be a number, such as logging.DEBUG, not {value!r:.60}")
+
+
 @attrs.frozen
 class LogRuns:
     """Work middleware that logs the beginning and the end of each run, with its duration in seconds.
 
     The records have ``job_id``, ``job_type`` and ``seconds``. What a failed run leads to is logged by the worker.
+
+    Raises:
+        TypeError: *logger* is none, or *level* no number.
     """
 
-    logger: logging.Logger = logger
-    level: int = logging.INFO
+    logger: logging.Logger = attrs.field(default=logger, validator=_check_logger)
+    level: int = attrs.field(default=logging.INFO, validator=_check_level)
 
     def __call__(self, context: JobContext, run: Callable[[], object]) -> object:
         """Run, and log."""

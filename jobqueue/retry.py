@@ -40,6 +40,11 @@ def _check_factor(_: object, attribute: "attrs.Attribute[float]", value: object)
         raise ValueError(f"{attribute.name} must be a finite number of at least 1, not {value!r}")
 
 
+def _check_bool(_: object, attribute: "attrs.Attribute[bool]", value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{attribute.name} must be True or False, not {value!r:.60}")  # noqa: TRY004 - as above
+
+
 def _check_waits(owner: object, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if not isinstance(value, tuple) or not value:
         raise ValueError(f"{attribute.name} must be one timedelta or more, not {value!r}")
@@ -169,14 +174,14 @@ class Exponential(ErrorFilter):
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog ("full jitter").
 
     Raises:
-        ValueError: *base* is not a timedelta above zero, *cap* is less than *base*, or *factor* is below 1; as
-            ErrorFilter.
+        ValueError: *base* is not a timedelta above zero, *cap* is less than *base*, *factor* is below 1, or *jitter* no
+            bool; as ErrorFilter.
     """
 
     base: timedelta = attrs.field(default=timedelta(seconds=1), validator=_check_positive)
     cap: timedelta = attrs.field(default=_HOUR, validator=_check_positive)
     factor: float = attrs.field(default=2.0, validator=_check_factor)
-    jitter: bool = True
+    jitter: bool = attrs.field(default=True, validator=_check_bool)
 
     def __attrs_post_init__(self) -> None:
         if self.cap < self.base:

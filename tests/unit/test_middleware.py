@@ -257,6 +257,19 @@ def test_runs_are_logged(service, registry, caplog):
     assert records[1].seconds >= 0
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"logger": "runs"}, r"logger must be a logger, such as logging.getLogger\('runs'\), not 'runs'"),
+        ({"level": "DEBUG"}, "level must be a number, such as logging.DEBUG, not 'DEBUG'"),
+    ],
+)
+def test_what_cannot_log_is_refused_before_any_run(options, message):
+    """Later it would fail each run."""
+    with pytest.raises(TypeError, match=message):
+        LogRuns(**options)
+
+
 def test_exceptions_are_captured(service, registry):
     """Whatever a handler raises is given to the function; the run fails as ever."""
     registry.register_func_for_job_type("t", lambda n: 1 / n)

@@ -91,6 +91,7 @@ def test_exponential_is_never_out_of_bounds(retry, base, cap, factor, jitter):
         ({"factor": math.nan}, "not nan"),
         ({"factor": math.inf}, "not inf"),
         ({"factor": "2"}, "not '2'"),
+        ({"jitter": 0.5}, "jitter must be True or False, not 0.5"),
     ],
 )
 def test_exponential_refuses_what_makes_no_sense(arguments, message):
