@@ -4,6 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from multiprocessing.connection import wait
 from typing import Final
 
@@ -91,7 +92,9 @@ class Supervisor:
 
     def _patience(self) -> float | None:
         moments = [moment for child in self._children for moment in (child.starts_at, child.ends_at) if moment]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        next_at = min(moments, default=inf)
+        # Nothing is due at a time where jobs may take as long as they like, or a process was killed.
+        return None if next_at == inf else max(0.0, next_at - time.monotonic())
 
     def _heed_all(self, signals: Signals) -> None:
         for number in signals.take():

@@ -49,6 +49,15 @@ if __name__ == "__main__":
     assert began.wait(20)
     sys.exit(run_workers(Plan(set_up="nobody.gets:here")))
 """
+PATIENT_APP = """
+import os, sys
+from jobqueue.cli.plan import Plan
+from jobqueue.cli.supervising import run_workers
+
+if __name__ == "__main__":
+    arguments = {"target": "app", "dsn": os.environ["JOBQUEUE_DSN"], "schema": "worker"}
+    sys.exit(run_workers(Plan(set_up="jobqueue.cli.target:load", arguments=arguments, threads=1, finish_within=None)))
+"""
 PATIENCE = 20
 
 
@@ -79,6 +88,21 @@ def test_a_supervisor_that_fails_leaves_jobs_their_time(command_line, migrated, 
                 Failing([child], lambda _: None).run()
         assert service.get_job(job.id).state is State.SUCCEEDED
     assert "the supervisor has failed: worker processes are ending" in caplog.text
+
+
+def test_jobs_may_take_as_long_as_they_like(command_line, migrated):
+    """Where a plan sets no limit, a supervisor that is to end waits for what runs."""
+    command_line.write("patient_app", PATIENT_APP)
+    with closing(jobqueue_pg.connect(migrated, origin="tests", unknown_types="allow")) as service:
+        job = service.enqueue("hold", "one")
+        command = command_line.run("patient_app.py")
+        wait_until(lambda: list(command_line.directory.glob("one.began.*")), PATIENCE)
+        command.signal(signal.SIGTERM)
+        wait_until(lambda: "SIGTERM" in command.said)
+        (command_line.directory / "one.may-end").touch()
+        assert command.wait() == OK, command.said
+        assert service.get_job(job.id).state is State.SUCCEEDED
+    assert "Traceback" not in command.said
 
 
 def test_a_supervisor_runs_no_jobs(migrated, capfd):

@@ -114,6 +114,20 @@ def test_a_second_sigterm_lets_jobs_go(command_line, started, service):
     assert service.get_job(job.id).state is State.AVAILABLE
 
 
+def test_a_third_sigterm_kills(command_line, started, service):
+    """A process that does nothing any more is killed at once, and its job waits to be rescued."""
+    command = started("app", "--finish-within", "1h")
+    job = service.enqueue("hold", "one")
+    os.kill(pid_of(command_line, "one"), signal.SIGSTOP)
+    for number, done in enumerate(("ending", "hurried", "hurried"), start=1):
+        command.signal(signal.SIGTERM)
+        said = f"SIGTERM: worker processes are {done}"
+        wait_until(lambda number=number, said=said: said in command.said and command.said.count("SIGTERM") == number)
+    assert command.wait() == 3
+    assert service.get_job(job.id).state is State.RUNNING
+    assert "Traceback" not in command.said
+
+
 def test_the_time_to_finish_is_limited(command_line, started, service):
     """After --finish-within, jobs are let go without another signal."""
     command = started("app", "--finish-within", "0")
