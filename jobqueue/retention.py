@@ -158,6 +158,23 @@ KEEP_ALL: Final = Retention.keep_all()
 """Nothing is removed by itself."""
 
 
+def as_retention(value: Any) -> Any:
+    """Return the Retention that a mapping means, which settings may have that import nothing; what is none, as it is.
+
+    Raises ValueError: the mapping means none.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    said: dict[Any, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType]
+    names = [each.name for each in attrs.fields(Retention)]
+    if unknown := [name for name in said if name not in names]:
+        raise ValueError(f"retention has {unknown[0]!r:.60}, but what it may have is {', '.join(names)}")
+    try:
+        return Retention(**said)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"retention cannot be meant: {error}") from error
+
+
 def check_retention(value: object) -> None:
     """Refuse what is neither a Retention nor None."""
     if not isinstance(value, Retention | None):

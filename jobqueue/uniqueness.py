@@ -24,6 +24,8 @@ _DEFAULT_SCOPE: Final[UniqueFor] = "waiting_and_running"
 _MAX_KEY_BYTES: Final = 200
 _READABLE_BYTES: Final = 120
 _LONGEST_PERIOD: Final = timedelta(days=100 * 365)
+_SHORTEST_LOCK_TIMEOUT: Final = timedelta(milliseconds=1)  # 0 would be for ever
+_LONGEST_LOCK_TIMEOUT: Final = timedelta(days=1)
 
 
 def check_unique(
@@ -114,6 +116,14 @@ def check_on_conflict(value: object) -> OnConflict:
     raise InvalidJobError(
         f"on_conflict must be one of {', '.join(map(repr, _WAYS))}, not {value!r:.60}", field="on_conflict"
     )
+
+
+def check_lock_timeout(field: str, value: object) -> None:
+    """Raise TypeError or ValueError unless a job may wait so long for an open transaction that has added its key."""
+    if not isinstance(value, timedelta):
+        raise TypeError(f"{field} must be a timedelta, not {value!r:.60}")
+    if not _SHORTEST_LOCK_TIMEOUT <= value <= _LONGEST_LOCK_TIMEOUT:
+        raise ValueError(f"{field} must be a millisecond to a day, not {value}")
 
 
 def check_held(key: object, unique_for: object) -> None:

@@ -16,6 +16,7 @@ from jobqueue.payload import MAX_PAYLOAD_BYTES
 from jobqueue.queue_service import QueueService
 from jobqueue.retention import KEEP_ALL, Retention, check_retention
 from jobqueue.settings import WorkerSettings
+from jobqueue.uniqueness import check_lock_timeout
 from jobqueue_pg.errors import translate_errors
 from jobqueue_pg.named_transactions import NO_TRANSACTIONS, Transactions
 from jobqueue_pg.notifier import PostgresNotifier, SilentNotifier
@@ -30,8 +31,6 @@ _DEFAULT_SETTINGS: Final = WorkerSettings()
 _LONGEST_DEAD_FOR: Final = timedelta(days=365)  # as in WorkerSettings
 _REAPING_LOCK_TIMEOUT: Final = timedelta(seconds=2)
 _UNIQUE_LOCK_TIMEOUT: Final = timedelta(seconds=2)
-_SHORTEST_LOCK_TIMEOUT: Final = timedelta(milliseconds=1)  # 0 would be for ever
-_LONGEST_LOCK_TIMEOUT: Final = timedelta(days=1)
 
 
 def connect(
@@ -79,7 +78,7 @@ def connect(
         SchemaError: the queue's tables are missing, or of another version; the message names the command to run.
     """
     _check_arguments(settings, pool_size, max_payload_bytes, prepared_statements=prepared_statements)
-    _check_lock_timeout(unique_lock_timeout)
+    check_lock_timeout("unique_lock_timeout", unique_lock_timeout)
     check_retention(retention)
     check_unknown_types(unknown_types)
     _check_callables(joins, transactions)
@@ -179,13 +178,6 @@ def _check_arguments(
             raise ValueError(f"{name} must be at least 1, not {number}")
     if not isinstance(prepared_statements, bool | None):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
         raise TypeError(f"prepared_statements must be True, False or None, not {prepared_statements!r}")
-
-
-def _check_lock_timeout(lock_timeout: timedelta) -> None:
-    if not isinstance(lock_timeout, timedelta):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
-        raise TypeError(f"unique_lock_timeout must be a timedelta, not {lock_timeout!r}")
-    if not _SHORTEST_LOCK_TIMEOUT <= lock_timeout <= _LONGEST_LOCK_TIMEOUT:
-        raise ValueError(f"unique_lock_timeout must be a millisecond to a day, not {lock_timeout}")
 
 
 def _look_at(conninfo: str, schema: str, around: str | None, *, poll_only: bool) -> tuple[str | None, Retention]:

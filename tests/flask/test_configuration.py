@@ -72,7 +72,9 @@ def test_values_from_the_environment():
         ("JOBQUEUE_BATCH_SIZE", 0, "JOBQUEUE_BATCH_SIZE must be at least 1"),
         ("JOBQUEUE_POLL_ONLY", 1, "JOBQUEUE_POLL_ONLY must be .*bool"),
         ("JOBQUEUE_RETENTION", 7, "JOBQUEUE_RETENTION must be .*Retention"),
-        ("JOBQUEUE_RETENTION", {"success": 7}, r"JOBQUEUE_\*: .*success"),
+        ("JOBQUEUE_RETENTION", {"success": 7}, "JOBQUEUE_RETENTION has 'success', but what it may have is succeeded, "),
+        ("JOBQUEUE_RETENTION", {"failed": 7}, "JOBQUEUE_RETENTION cannot be meant: failed must be a timedelta"),
+        ("JOBQUEUE_UNIQUE_LOCK_TIMEOUT", -1, "JOBQUEUE_UNIQUE_LOCK_TIMEOUT must be a millisecond to a day, not"),
     ],
 )
 def test_what_cannot_be_meant(key, value, message):

@@ -7,13 +7,16 @@ from functools import cache
 from typing import Any, Final, cast
 
 import attrs
+from attrs.validators import optional
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from jobqueue.errors import JobQueueError
 from jobqueue.known_types import UnknownTypes, check_unknown_types
-from jobqueue.retention import Retention
+from jobqueue.limits import check_name
+from jobqueue.retention import Retention, as_retention
 from jobqueue.settings import WorkerSettings
+from jobqueue.uniqueness import check_lock_timeout
 from jobqueue.worker.lanes import check_lanes
 
 NAME: Final = "JOBQUEUE"
@@ -43,6 +46,21 @@ def _at_least(lowest: int) -> list[_Validator]:
     return [_of(int), check]
 
 
+def _if_said(check: Callable[[str, object], object]) -> _Validator:
+    """Return a validator that has *check*, which takes a name and a value, look at what is not None."""
+
+    def check_said(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+        if value is not None:
+            check(attribute.name, value)
+
+    return check_said
+
+
+def _schema(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{attribute.name} must be the name of a schema, such as 'worker', not {value!r:.60}")
+
+
 def _start(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if value != "auto" and not isinstance(value, bool):
         raise ValueError(f"{attribute.name} must be 'auto', True or False, not {value!r:.60}")
@@ -61,11 +79,6 @@ def _unknown_types(_: object, __: object, value: object) -> None:
         check_unknown_types(value)
 
 
-def _as_retention(value: Any) -> Any:
-    """Let a project write a mapping, where its settings would have to import the library."""
-    return Retention(**cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
-
-
 @attrs.frozen(kw_only=True)
 class Configuration:
     """The setting JOBQUEUE: it has a key in capitals for each of these, and for each of WorkerSettings."""
@@ -73,7 +86,7 @@ class Configuration:
     database: str = attrs.field(default="default", validator=_of(str))
     """The alias of the database that holds the queue."""
 
-    schema: str = attrs.field(default="worker", validator=_of(str))
+    schema: str = attrs.field(default="worker", validator=_schema)
     """The schema in it."""
 
     threads: int = attrs.field(default=0, validator=_at_least(0))
@@ -85,7 +98,7 @@ class Configuration:
     lanes: Mapping[str, int] | None = None
     """How many of them are reserved for jobs of a type or pattern."""
 
-    origin: str | None = attrs.field(default=None, validator=_of(str, type(None)))
+    origin: str | None = attrs.field(default=None, validator=_if_said(check_name))
     """Where jobs come from that name no origin; None: the program's name."""
 
     autodiscover: str | None = attrs.field(default="jobs", validator=_module_name)
@@ -107,14 +120,14 @@ class Configuration:
     prepared_statements: bool | None = attrs.field(default=None, validator=_of(bool, type(None)))
     """Whether statements are prepared; None: unless a pooler is before the database."""
 
-    max_payload_bytes: int | None = attrs.field(default=None, validator=_of(int, type(None)))
+    max_payload_bytes: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     """How large a payload may be as JSON; None: 1 MiB."""
 
-    unique_lock_timeout: timedelta | None = attrs.field(default=None, validator=_of(timedelta, type(None)))
+    unique_lock_timeout: timedelta | None = attrs.field(default=None, validator=_if_said(check_lock_timeout))
     """How long a job with a unique key waits for an open transaction that has added one with it; None: 2 seconds."""
 
     retention: Retention | None = attrs.field(
-        default=None, converter=_as_retention, validator=_of(Retention, type(None))
+        default=None, converter=as_retention, validator=_of(Retention, type(None))
     )
     """How long jobs are kept, as a Retention or a mapping of what it takes; None: what is usual."""
 

@@ -13,8 +13,9 @@ from jobqueue.errors import JobQueueError
 from jobqueue.known_types import UnknownTypes, check_unknown_types
 from jobqueue.limits import check_name
 from jobqueue.payload import MAX_PAYLOAD_BYTES
-from jobqueue.retention import Retention
+from jobqueue.retention import Retention, as_retention
 from jobqueue.settings import WorkerSettings
+from jobqueue.uniqueness import check_lock_timeout
 from jobqueue.worker.lanes import check_lanes
 
 PREFIX: Final = "JOBQUEUE_"
@@ -37,10 +38,6 @@ def _as_duration(value: Any) -> Any:
         return timedelta(seconds=value) if is_number else value
     except (OverflowError, ValueError):
         return value  # which the validator refuses by its name
-
-
-def _as_retention(value: Any) -> Any:
-    return Retention(**cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
 
 
 def _as_modules(value: Any) -> Any:
@@ -75,6 +72,10 @@ def _unknown_types(_: object, __: "attrs.Attribute[Any]", value: object) -> None
 def _origin(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if value is not None:
         check_name(attribute.name, value)
+
+
+def _lock_timeout(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    check_lock_timeout(attribute.name, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -118,7 +119,7 @@ class Configuration:
     """How large a payload may be as JSON."""
 
     unique_lock_timeout: timedelta = attrs.field(
-        default=timedelta(seconds=2), converter=_as_duration, validator=instance_of(timedelta)
+        default=timedelta(seconds=2), converter=_as_duration, validator=_lock_timeout
     )
     """How long a job with a unique key waits for an open transaction that has added one with it."""
 
@@ -126,7 +127,7 @@ class Configuration:
     """What is done about a job whose type has no handler in this process: "refuse", "warn" or "allow"."""
 
     retention: Retention | None = attrs.field(
-        default=None, converter=_as_retention, validator=optional(instance_of(Retention))
+        default=None, converter=as_retention, validator=optional(instance_of(Retention))
     )
     """How long jobs are kept, as a Retention or a mapping of what it takes; None: what is usual."""
 
