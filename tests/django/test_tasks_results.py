@@ -102,7 +102,7 @@ def test_there_is_no_return_value_before_the_end(tasks: Any):
     "path",
     [
         *("tests.fixtures.django_tasks.gone", "tests.gone.task", "tests.fixtures.django_tasks._plain"),
-        *("misplaced.act", "uninstalled.act", "broken.act"),
+        *("misplaced.act", "uninstalled.act", "broken.act", "ending.act"),
     ],
 )
 def test_the_result_of_a_task_that_is_gone_is_read(
@@ -114,6 +114,7 @@ def test_the_result_of_a_task_that_is_gone_is_read(
     )
     (tmp_path / "uninstalled.py").write_text("raise RuntimeError('is not in INSTALLED_APPS')")
     (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "ending.py").write_text("raise SystemExit('SECRET_KEY is not set')")
     monkeypatch.syspath_prepend(tmp_path)
     job = project_service.enqueue("task:default:gone", {"task": path, "args": [1]})
     [claim] = project_service.claim(["task:default:gone"])

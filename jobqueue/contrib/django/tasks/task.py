@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import import_module
-from typing import Any, Never, cast
+from typing import Any, Final, Never, cast
 
 from jobqueue.contrib.django.tasks.framework import AnyTask, InvalidTask, Task
 from jobqueue.retry import RetryPolicy
+
+_NOT_IMPORTED: Final = (Exception, SystemExit)
+"""What the module of a task may raise; one that lacks its settings may well end its process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,7 @@ def check_importable(task: AnyTask) -> None:
     path = task.module_path
     try:
         found = import_task(path)
-    except Exception as error:  # whatever its module raises
+    except _NOT_IMPORTED as error:
         raise InvalidTask(f"No worker could find this task by its path: {type(error).__name__}: {error}") from error
     if found.func is not task.func:
         raise InvalidTask(f"No worker could find this task: {path!r} is another one.")
@@ -66,7 +69,7 @@ def task_to_tell_of(path: str, backend: str) -> AnyTask:
     """Return the task at *path*; if there is none any more, what can be read and not called, and is of *backend*."""
     try:
         return import_task(path)
-    except Exception as error:  # noqa: BLE001 - whatever its module raises: it is only told of
+    except _NOT_IMPORTED as error:
         reason = error
 
     def gone(*_: object, **__: object) -> Never:
