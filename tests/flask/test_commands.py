@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
+from uuid import UUID
+from weakref import WeakSet
 
 import pytest
 from flask_sqlalchemy import SQLAlchemy
@@ -119,6 +122,24 @@ def test_commands_of_operators(apps, db, queue, service):
     names = ["status", "jobs", "pause", "resume", "migrate", "worker"]
     said = runner.invoke(args=["jobqueue", "--help"]).output
     assert [name for name in names if f"  {name} " not in said] == []
+
+
+def test_jobs_of_modules_are_enqueued(apps, registry, service, tmp_path, monkeypatch):
+    """Commands know the handlers of the modules that JOBQUEUE_IMPORTS names, and tell of one that is not there."""
+    (tmp_path / "jobs_by_command.py").write_text(
+        "import shop_parts\nshop_parts.queue.handler('by-command')(lambda number: number)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("jobqueue.registry._registries", WeakSet([registry]))
+    app, queue = apps.make(JOBQUEUE_IMPORTS=["jobs_by_command"], JOBQUEUE_UNKNOWN_TYPES="refuse")
+    monkeypatch.setitem(sys.modules, "shop_parts", SimpleNamespace(queue=queue))
+    added = app.test_cli_runner().invoke(args=["jobqueue", "jobs", "enqueue", "by-command", "1"])
+    assert added.exit_code == 0, added.output
+    assert sys.modules.pop("jobs_by_command")
+    assert service.get_job(UUID(added.output.strip())).type == "by-command"
+    app, _ = apps.make(JOBQUEUE_IMPORTS=["shop_of_nobody.jobs"])
+    refused = app.test_cli_runner().invoke(args=["jobqueue", "jobs", "list"])
+    assert (refused.exit_code, refused.output.startswith("Error: JOBQUEUE_IMPORTS names ")) == (1, True)
 
 
 def test_migrating(apps, database):

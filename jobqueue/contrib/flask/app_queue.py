@@ -86,6 +86,7 @@ class AppQueue:
 
     def connected_apart(self) -> Service:
         """Return a new service for a command of an operator, whose calls are transactions of their own."""
+        self._import_handlers()  # a job of a type that is not known may be refused
         return self._connect(poll_only=True, pool_size=1)
 
     def close(self) -> None:
@@ -117,8 +118,7 @@ class AppQueue:
         return self.configuration.origin or self.app.name[:MAX_NAME_LENGTH]
 
     def _connected(self) -> QueueService:
-        for name in self.configuration.imports:
-            _import(name)
+        self._import_handlers()
         said = self.configuration
         options: dict[str, Any] = {}
         if self._sessions is not None:
@@ -136,6 +136,10 @@ class AppQueue:
         if self._sessions is not None:
             self._sessions.note_changes(service)
         return service
+
+    def _import_handlers(self) -> None:
+        for name in self.configuration.imports:
+            _import(name)
 
     def _connect(self, **options: Any) -> QueueService:
         said = self.configuration
