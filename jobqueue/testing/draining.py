@@ -65,7 +65,7 @@ def drain(
         DrainError: *max_runs* runs and ticks have not been enough; or, with *raise_errors*, a job has failed without
             an error of its handler.
         RegistrationError: a type has no handler.
-        TypeError: *connection* is nothing whose transaction can be joined.
+        TypeError: *connection* is nothing whose transaction can be joined, or *clock* is no Clock.
         BackendError: the database has refused, or failed.
     """
     service = current_service() if service is None else service
@@ -108,6 +108,8 @@ def _with_handler(name: str, registry: Registry) -> Sequence[str]:
 
 def _clock_for(clock: Clock | None, store: WorkerStore) -> Clock:
     """Return the clock to go by, which is not behind what the rows say that were added without it."""
+    if not isinstance(clock, Clock | None):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is type-checked
+        raise TypeError(f"clock must be a Clock of jobqueue.testing, or None, not {clock!r:.60}")
     in_force = clock_in_force()
     if in_force is not None and clock in {None, in_force}:
         return in_force

@@ -162,6 +162,12 @@ def test_a_job_that_enqueues_itself_for_ever(service, registry):
     assert len(enqueued_jobs("again")) == 1
 
 
+def test_a_clock_is_one_of_ours(service, registry):
+    """A moment is no clock, and is refused with what it takes."""
+    with pytest.raises(TypeError, match=r"clock must be a Clock of jobqueue.testing, or None, not datetime.datetime"):
+        drain(service=service, registry=registry, clock=START)
+
+
 def test_ticks_are_bounded_too(service, registry, clock):
     """A schedule of jobs that nobody runs here does not keep a drain going for ever."""
     registry.register("t", lambda ctx, job: None)
