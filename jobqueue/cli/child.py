@@ -62,6 +62,11 @@ class Child:
         return self._process is not None or self.starts_at is not None
 
     @property
+    def due_at(self) -> float:
+        """When there is something to do for it; never, where a process was killed, or its jobs may take for ever."""
+        return min(self.starts_at or inf, self.ends_at or inf)
+
+    @property
     def has_ended(self) -> bool:
         """Whether the process is over, and nobody has taken leave of it."""
         return self._process is not None and self._process.exitcode is not None

@@ -6,6 +6,13 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final, Self
 
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+RELOADING: Final[int | None] = getattr(signal, "SIGHUP", None)
+# A process that a job has forked may keep open what would tell of the end of its parent.
+_CHILD_HAS_DIED: Final[int | None] = getattr(signal, "SIGCHLD", None)
+OF_SUPERVISORS: Final = (*ENDING, *(number for number in (RELOADING, _CHILD_HAS_DIED) if number is not None))
+"""What supervisors heed, as far as the system has it."""
+
 _MANY: Final = 4096
 
 

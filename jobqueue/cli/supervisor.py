@@ -6,19 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from math import inf
 from multiprocessing.connection import wait
-from typing import Final
 
+from jobqueue.cli.beginning import Beginning
 from jobqueue.cli.child import Child, how_ended
-from jobqueue.cli.signals import Signals
+from jobqueue.cli.signals import ENDING, OF_SUPERVISORS, RELOADING, Signals
 from jobqueue.cli.worker_process import LATE, OK, WRONG
 
 logger = logging.getLogger(__name__)
-
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
-_RELOADING: Final[int | None] = getattr(signal, "SIGHUP", None)
-# A process that a job has forked may keep open what would tell of the end of its parent.
-_CHILD_HAS_DIED: Final[int | None] = getattr(signal, "SIGCHLD", None)
-_MOST_TRIES: Final = 4  # of each process, before one was ever ready
 
 
 class Supervisor:
@@ -39,9 +33,8 @@ class Supervisor:
         self._children = children
         self._on_ready = on_ready
         self._prepare = prepare
+        self._beginning = Beginning(len(children))
         self._was_ready = False
-        self._has_been_ready = False
-        self._num_stillborn = 0
         self._to_reload = list[Child]()
         self._is_ending = False
         self.refusal: str | None = None  # why the processes could not begin, if they could not
@@ -49,8 +42,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Work until all processes have ended, in the main thread; return the code to exit with."""
-        heeded = [*_ENDING, *(number for number in (_RELOADING, _CHILD_HAS_DIED) if number is not None)]
-        with Signals(heeded) as signals:
+        with Signals(OF_SUPERVISORS) as signals:
             try:
                 self._prepare()
                 self._heed_all(signals)
@@ -91,19 +83,17 @@ class Supervisor:
             logger.error("no worker process can be started (%s): tried again in %.1f s", error, child.pause)  # noqa: TRY400
 
     def _patience(self) -> float | None:
-        moments = [moment for child in self._children for moment in (child.starts_at, child.ends_at) if moment]
-        next_at = min(moments, default=inf)
-        # Nothing is due at a time where jobs may take as long as they like, or a process was killed.
-        return None if next_at == inf else max(0.0, next_at - time.monotonic())
+        due_at = min(child.due_at for child in self._children)
+        return None if due_at == inf else max(0.0, due_at - time.monotonic())
 
     def _heed_all(self, signals: Signals) -> None:
         for number in signals.take():
             self._heed(number)
 
     def _heed(self, number: int) -> None:
-        if number in _ENDING:
+        if number in ENDING:
             logger.info("%s: worker processes are %s", signal.Signals(number).name, self._end())
-        elif number == _RELOADING and not self._is_ending:
+        elif number == RELOADING and not self._is_ending:
             logger.info("SIGHUP: worker processes are started anew, one after the other")
             self._to_reload = list(self._children)
 
@@ -129,11 +119,11 @@ class Supervisor:
             self._start(child)
 
     def _take_leave_of(self, child: Child) -> None:
-        pid, was_asked, had_jobs, refusal = child.pid, child.ends_at is not None, child.has_been_ready, child.refusal
+        pid, was_asked, had_jobs, said = child.pid, child.ends_at is not None, child.has_been_ready, child.refusal
         code = child.take_leave()
-        self._has_been_ready |= had_jobs
-        if not self._has_been_ready and (refusal := self._refusal_of(code, refusal)):
-            # What is wrong was wrong from the beginning: to try again would not help.
+        self._beginning.is_over |= had_jobs
+        if refusal := self._beginning.refusal_of(code, said, is_ending=self._is_ending):
+            # To try again would not help.
             self.refusal, self._code = refusal, WRONG
             if not self._is_ending:
                 self._end()
@@ -144,21 +134,12 @@ class Supervisor:
         elif was_asked and code == OK:
             logger.info("worker process %s has ended", pid)
         else:
-            how = f"{how_ended(code)}: {refusal}" if refusal else how_ended(code)
+            how = f"{how_ended(code)}: {said}" if said else how_ended(code)
             logger.error("worker process %s has ended (%s): another one starts in %.1f s", pid, how, child.pause)
-
-    def _refusal_of(self, code: int, refusal: str | None) -> str | None:
-        """Return why no process can begin, if one has said it, or that so many have ended."""
-        if code == WRONG and refusal:
-            return refusal
-        self._num_stillborn += 1
-        if self._is_ending or self._num_stillborn < _MOST_TRIES * len(self._children):
-            return None
-        return f"no worker process was ready in {self._num_stillborn} tries: the last one has ended ({how_ended(code)})"
 
     def _tell_and_reload(self) -> None:
         is_ready = not self._is_ending and all(child.is_ready for child in self._children)
-        self._has_been_ready |= any(child.has_been_ready for child in self._children)
+        self._beginning.is_over |= any(child.has_been_ready for child in self._children)
         if is_ready is not self._was_ready:
             self._was_ready = is_ready
             self._on_ready(is_ready)
