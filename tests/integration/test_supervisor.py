@@ -72,12 +72,12 @@ def test_a_supervisor_that_fails_leaves_jobs_their_time(command_line, migrated, 
     class Failing(Supervisor):
         left = failures
 
-        def _attend_to(self, child: Child) -> None:
-            super()._attend_to(child)
+        def _patience(self) -> float | None:
             if child.has_been_ready and self.left:
                 self.left -= 1
                 wait_until((command_line.directory / "began").exists, 20)
                 raise RuntimeError("out of order")
+            return super()._patience()
 
     with closing(jobqueue_pg.connect(migrated, origin="tests")) as service:
         job = service.enqueue("short", 1)
