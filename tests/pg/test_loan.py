@@ -12,14 +12,17 @@ from psycopg.conninfo import make_conninfo
 from jobqueue_pg.pool import Pool, application_pool
 from tests.fixtures.stores import Connection, fetch_all, insert_job
 from tests.fixtures.waiting import wait_until
+from tests.fixtures.workers import connections_of
 
 JOBS = "select count(*) from worker.job"
 READ_COMMITTED = "read committed"
 
 
 @pytest.fixture
-def pool(queue: str) -> Iterator[Pool]:
+def pool(queue: str, db: Connection) -> Iterator[Pool]:
     """A pool with one connection, whose session bears a name."""
+    # The server may still be about to end that of the test before.
+    wait_until(lambda: connections_of(db, "lent") == 0)
     with closing(application_pool(make_conninfo(queue, application_name="lent"), 1)) as pool:
         yield pool
 

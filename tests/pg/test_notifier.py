@@ -23,8 +23,10 @@ NAME = "the-notifier"
 
 
 @pytest.fixture
-def notifier(queue: str) -> Iterator[PostgresNotifier]:
+def notifier(queue: str, db: Connection) -> Iterator[PostgresNotifier]:
     """The notifier of `queue`, whose session bears a name."""
+    # The server may still be about to end that of the test before.
+    wait_until(lambda: connections_of(db, NAME) == 0)
     conninfo = make_conninfo(queue, application_name=NAME)
     with closing(PostgresNotifier(conninfo, schema="worker", vital=Health().vital("listener"))) as notifier:
         yield notifier
