@@ -16,7 +16,7 @@ from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import QUIET
 
 PATIENCE = 20
-DEAD_FOR = timedelta(seconds=1)
+DEAD_FOR = timedelta(seconds=10)
 BEATING = {"heartbeat_interval": timedelta(seconds=0.2), "dead_for": DEAD_FOR, "poll_only": True}
 
 
@@ -197,13 +197,13 @@ def test_a_loss_that_no_beat_has_found(workers, registry, other, db, caplog):
 
 def test_a_reaper_that_comes_late(workers):
     """A reaper that was frozen between its look at the clock and its work judges by that look: nobody is wronged."""
-    lease = timedelta(seconds=0.5)
+    lease = timedelta(seconds=1.5)
     service = workers.service()
     job = service.enqueue("t", 1)
     with closing(service.store.for_workers(lock_timeout=timedelta(seconds=5))) as store:
 
         def freeze(_: object) -> bool:
-            assert not threading.Event().wait(2 * lease.total_seconds())
+            assert not threading.Event().wait(1.1 * lease.total_seconds())
             return True
 
         assert store.claim_jobs(["t"], 1, Claimant(name="host:1:thread", lease=lease))

@@ -21,7 +21,7 @@ from jobqueue_pg.store import PostgresStore
 from tests.fixtures.pgbouncer import POOL_SIZE, pgbouncer_before
 from tests.fixtures.stores import CLAIMANT, assert_counts_true, claim_one, fetch_all, insert_job, make_job, row_of
 from tests.fixtures.waiting import wait_until
-from tests.fixtures.workers import FAST_DEATH, QUIET, Workers, wait_for_end
+from tests.fixtures.workers import QUIET, Workers, wait_for_end
 
 SOON = timedelta(seconds=0.1)
 DEAF = "jobs are found by polling only"
@@ -113,7 +113,12 @@ def test_beats_and_the_reaper_through_the_pooler(workers, registry, db):
     silent = insert_job(
         db, type="left", started_at="2020-01-01", worker_alive_at="2020-01-01", claim_id=Job.new("t", 1).id
     )
-    service = workers.service(poll_only=True, poll_interval=SOON, **FAST_DEATH)
+    service = workers.service(
+        poll_only=True,
+        poll_interval=SOON,
+        heartbeat_interval=timedelta(seconds=0.3),
+        dead_for=timedelta(seconds=2),
+    )
     for _ in range(2):
         workers.start_on(service, registry, 1)
     job = service.enqueue("long", 2.5)

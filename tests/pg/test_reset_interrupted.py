@@ -60,9 +60,10 @@ def states(service, *ids):
 @pytest.fixture
 def nowhere():
     """Conninfo of a server that is not there."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    return f"host=127.0.0.1 port={port} connect_timeout=2"
+    # Bound and not listening: the port refuses connections, and nobody else gets it.
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"host=127.0.0.1 port={bound.getsockname()[1]} connect_timeout=2"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_others_are_left_alone(old_server, queue, db):
     """What was heard of, has a longer lease, does not beat, waits or has stopped is not touched."""
     stopped = {"stopped_at": datetime.now(UTC) - HOUR}
     others = [
-        claimed(db, silent_for=timedelta(0)),
+        claimed(db, silent_for=-HOUR),  # not silent, however long this takes
         claimed(db, lease=3 * HOUR),
         claimed(db, worker_alive_at=None),
         claimed(db, **stopped, worker_alive_at=None),
@@ -181,13 +182,14 @@ def test_the_living_work_on(old_server, queue, workers, registry):
         may_end.wait(10)
         return number
 
-    living = workers.service(heartbeat_interval=timedelta(seconds=0.3), dead_for=DEAD_FOR)
+    lease = timedelta(seconds=1.6)
+    living = workers.service(heartbeat_interval=timedelta(seconds=0.3), dead_for=lease)
     workers.start_on(living, registry, 1)
     job = living.enqueue("t", 7)
     assert began.wait(10)
     for _ in range(3):
-        threading.Event().wait(DEAD_FOR.total_seconds() / 2)
-        with start_anew(queue) as service:
+        threading.Event().wait(0.4 * lease.total_seconds())
+        with start_anew(queue, lease) as service:
             assert states(service, job.id) == [State.RUNNING]
     may_end.set()
     ended = wait_for_end(living, job)
