@@ -132,11 +132,22 @@ def test_finish_of_the_thread_that_is_in_it(workers, service, registry, stage):
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        assert pool.finish(10)
+        assert finish_interrupted(pool, PATIENCE)
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert answers == [False]
+
+
+def finish_interrupted(pool, timeout=None):
+    """Finish *pool*, with SIGALRM coming to this thread when it waits for jobs."""
+    caller = threading.get_ident()
+
+    def interrupt():
+        wait_until(pool._changing.locked)
+        signal.pthread_kill(caller, signal.SIGALRM)
+
+    threading.Thread(target=interrupt).start()
+    return pool.finish(timeout)
 
 
 def test_start_right_after_finish(workers, service, registry, db):
@@ -348,14 +359,9 @@ def test_an_interrupted_finish_can_be_repeated(workers, service, registry, stage
     assert stage.is_on.wait(PATIENCE)
     for _ in range(2):
         with heeding(interrupt), pytest.raises(KeyboardInterrupt):
-            finish_soon_interrupted(pool)
+            finish_interrupted(pool)
     assert not pool.is_running
     stage.may_end.set()
     assert pool.finish(PATIENCE)
     assert service.get_job(job.id).result == 1
     registry.unregister()
-
-
-def finish_soon_interrupted(pool):
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
-    pool.finish()
