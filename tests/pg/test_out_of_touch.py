@@ -227,8 +227,8 @@ def test_an_outcome_that_was_sent_in_vain_can_be_lost(
     with ThreadPoolExecutor(1) as executor, other_db.transaction():
         other_db.execute("select from worker.job for update")
         trip = executor.submit(dispatcher.carry_overdue, longer_than=0)
-        wait_until(lambda: fetch_all(db, WAITING), PATIENCE)
-        db.execute("select pg_terminate_backend(%s)", fetch_all(db, WAITING))
+        [pid] = wait_until(lambda: fetch_all(db, WAITING), PATIENCE)
+        db.execute("select pg_terminate_backend(%s)", [pid])
         trip.result(PATIENCE)
     assert parts.counts() == (0, 0)
     store.reset_jobs([job.id])

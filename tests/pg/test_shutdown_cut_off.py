@@ -52,7 +52,7 @@ def test_an_idle_pool_with_the_database_gone(exposed, server, registry):
     registry.register_func_for_job_type("t", lambda number: number)
     service = exposed.service(**FAST_DEATH)
     pool = exposed.start_on(service, registry, 2)
-    wait_until(lambda: service.health()["parts"]["listener"]["state"] == "up")
+    wait_until(lambda: service.notifier.is_listening)
     server.stop()
     began = time.monotonic()
     pool.finish(0.5)

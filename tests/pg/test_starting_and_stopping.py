@@ -192,9 +192,9 @@ def is_found(service, payload, timeout=A_WHILE):
 def start_and_sleep(service):
     """Start threads that have looked at the queue, found nothing more, and sleep."""
     first = service.enqueue(TYPE, -1)
-    jobqueue.start_threads(2)
+    dispatcher = jobqueue.start_threads(2)._crew._dispatcher
     wait_for_end(service, first)
-    threading.Event().wait(A_WHILE / 2)
+    wait_until(lambda: len(dispatcher.desks[0].alarms) == 2 and not dispatcher._trips)
 
 
 def test_without_polling(deaf, ran):
@@ -212,7 +212,7 @@ def test_polling(deaf, ran, before, interval):
     start_and_sleep(deaf)
     if not before:
         jobqueue.start_polling_available_jobs(interval)
-    assert [is_found(deaf, number, PATIENCE / 2) for number in range(5)] == [True] * 5
+    assert [is_found(deaf, number, PATIENCE) for number in range(5)] == [True] * 5
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the start", "after the start"])
@@ -224,7 +224,7 @@ def test_the_shortest_interval_counts(deaf, ran, before):
         jobqueue.start_polling_available_jobs(seconds)
     if before:
         start_and_sleep(deaf)
-    assert is_found(deaf, 1, PATIENCE / 2)
+    assert is_found(deaf, 1, PATIENCE)
 
 
 @pytest.mark.parametrize("end", ["stop", "finish", "block", "pool"])
