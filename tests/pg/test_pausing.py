@@ -155,10 +155,10 @@ def test_idle_workers_wake_when_it_is_over(workers: Workers, registry: Registry)
     service.enqueue("other", 2)
     wait_until(lambda: ran == [2])
     assert service.resume("mail")
-    wait_until(lambda: ran == [2, 1], 3)
+    wait_until(lambda: ran == [2, 1])
     service.pause("mail", timedelta(seconds=0.5))
     service.enqueue("mail", 3)
-    wait_until(lambda: ran == [2, 1, 3], 3)
+    wait_until(lambda: ran == [2, 1, 3])
 
 
 def test_a_shorter_pause_is_heard_of(workers: Workers, registry: Registry) -> None:
@@ -172,7 +172,7 @@ def test_a_shorter_pause_is_heard_of(workers: Workers, registry: Registry) -> No
     dispatcher = pool._crew._dispatcher
     wait_until(lambda: dispatcher.desks[0].alarms and not dispatcher._trips)
     service.pause("mail", timedelta(seconds=0.3))
-    wait_until(lambda: ran == [1], 3)
+    wait_until(lambda: ran == [1])
 
 
 def test_pauses_of_another_schema_are_its_own(migrated: str) -> None:

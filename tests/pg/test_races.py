@@ -213,7 +213,7 @@ def test_finished_jobs_are_deleted_in_the_order_of_locks(
             # Nobody holds those that come after.
             db.execute("select from worker.job where id = %s for update nowait", [jobs[1].id])
             db.execute("select from worker.job where id = %s for update nowait", [jobs[2].id])
-        assert later.result(5) == 3
+        assert later.result(30) == 3
 
 
 SECONDS_OF_STRESS = 3

@@ -68,7 +68,7 @@ def test_a_hung_job_is_released(workers, service, registry, stage, caplog):
     assert stage.is_on.wait(PATIENCE)
     began = time.monotonic()
     assert not pool.finish(timedelta(seconds=0.2))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < PATIENCE
     assert str(job.id) in caplog.text
     assert stage.context.is_lost
     with pytest.raises(jobqueue.LostClaimError):
@@ -76,7 +76,7 @@ def test_a_hung_job_is_released(workers, service, registry, stage, caplog):
     other = Registry()
     other.register_func_for_job_type("t", lambda _: "the other's")
     workers.start_on(service, other, 1)
-    ended = wait_for_end(service, job, 2)
+    ended = wait_for_end(service, job)
     assert (ended.result, ended.run_count, ended.rescue_count, ended.current_retry_count) == ("the other's", 1, 0, 0)
     stage.may_end.set()
     assert stage.has_ended.wait(PATIENCE)
