@@ -30,6 +30,7 @@ from jobqueue import WorkerPool, WorkerSettings
 from jobqueue.models import new_id
 from jobqueue.registry import default_registry
 from jobqueue.worker import process
+from tests.fixtures.waiting import wait_until
 
 PATIENCE = 20
 NUM_FORKS = 10
@@ -139,8 +140,8 @@ def use_what_is_inherited(conninfo: str) -> dict[str, list[str]]:
     for claim in claims:
         claim.finish()
     assert pool.is_running
+    assert jobqueue.wait_for_job(job.id, PATIENCE).result == 1
     assert jobqueue.finish_threads(PATIENCE)
-    assert jobqueue.get_job(job.id).result == 1
     service.close()
     return came_to
 
@@ -187,15 +188,23 @@ def let_go_of_everything(conninfo: str) -> None:
 
 
 def sessions_after_work(conninfo: str) -> list[int]:
-    """Have the parent's threads do a job; return the server's processes for our connections."""
+    """Have the parent's threads do a job; return the server's processes for our connections.
+
+    These are those of the calls, of the trips, and of the listener, which may have come last.
+    """
     job = jobqueue.enqueue("pid", 1)
     assert jobqueue.wait_for_job(job.id, PATIENCE).result == os.getpid()
-    with psycopg.connect(conninfo, application_name="looking on") as connection:
-        rows = connection.execute(
-            "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
-            "and backend_type = 'client backend' and application_name = 'jobqueue' order by pid"
-        )
-        return [row[0] for row in rows.fetchall()]
+    with psycopg.connect(conninfo, application_name="looking on", autocommit=True) as connection:
+
+        def sessions() -> list[int]:
+            rows = connection.execute(
+                "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
+                "and backend_type = 'client backend' and application_name = 'jobqueue' order by pid"
+            )
+            return [row[0] for row in rows.fetchall()]
+
+        wait_until(lambda: len(sessions()) >= 3, PATIENCE)
+        return sessions()
 
 
 def fork_while_locks_are_held(conninfo: str) -> dict[str, int]:

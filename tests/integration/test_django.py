@@ -24,6 +24,7 @@ LISTENERS = (
     "select pid from pg_stat_activity where datname = current_database() and starts_with(lower(query), 'listen')"
 )
 RUNNING = "select claimed_by from worker.job where started_at is not null and stopped_at is null"
+BEGUN_BY = "select claimed_by from worker.job where id = %s and started_at is not null"
 SHIPPED = "select s.pid from orders_shipment s join orders_order o on o.id = s.order_id where o.item = %s"
 
 
@@ -46,9 +47,9 @@ def processes_of(server, number=2):
     return found
 
 
-def claimant(db):
-    """Return the process that runs the only running job."""
-    [claimed_by] = wait_until(lambda: fetch_all(db, RUNNING), message="that the job runs")
+def claimant(db, held):
+    """Wait until a job that was answered has begun, and return the process that runs it, or has done so."""
+    [claimed_by] = wait_until(lambda: fetch_all(db, BEGUN_BY, held["job"]), message="that the job begins")
     return int(claimed_by.split(":")[1])
 
 
@@ -69,8 +70,7 @@ def test_gunicorn(shop, gunicorn, db, preload):
     assert fetch_all(db, "select item, is_shipped from orders_order") == [("book", True)]
     assert fetch_all(db, "select type from worker.job") == ["ship"]
 
-    server.get("hold/lamp/1")
-    killed = claimant(db)
+    killed = claimant(db, server.get("hold/lamp/60"))
     os.kill(killed, signal.SIGKILL)
     [shipped_by] = wait_until(lambda: fetch_all(db, SHIPPED, "lamp"), PATIENCE)
     assert shipped_by != killed
@@ -83,8 +83,7 @@ def test_gunicorn(shop, gunicorn, db, preload):
     # Nor has any of them started a second pool since.
     assert processes_of(server) == dict.fromkeys(others, WORKERS)
 
-    server.get("hold/desk/0.5")
-    assert claimant(db) in others
+    assert claimant(db, server.get("hold/desk/0.5")) in others
     server.ask_to_end()
     assert server.wait() == 0
     assert fetch_all(db, RUNNING) == []
@@ -103,7 +102,7 @@ def test_runserver(shop, db):
         assert fetch_all(db, SHIPPED, "book") == []
         assert ask(f"{url}/order/book")["pid"] == answer["pid"]
         assert wait_until(lambda: fetch_all(db, SHIPPED, "book")) == [answer["pid"]]
-        assert len(fetch_all(db, LISTENERS)) == 1
+        wait_until(lambda: len(fetch_all(db, LISTENERS)) == 1)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         said.close()

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 import jobqueue_pg
+from tests.fixtures.gunicorn import PATIENCE
 from tests.fixtures.stores import fetch_all
 from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import wait_for_end
@@ -36,11 +37,14 @@ def service(queue):
 def test_workers_that_connect_for_themselves(serve, service, db, connect):
     """Workers of a preloaded application enqueue in requests and do jobs in threads; SIGTERM lets running jobs end."""
     server = serve(connect)
-    answers = [server.get("0")]
-    while len({answer["pid"] for answer in answers}) < 2 and len(answers) < 500:
+    answers = []
+
+    def both_have_answered():
         answers.append(server.get("0"))
+        return len({answer["pid"] for answer in answers}) == 2
+
+    wait_until(both_have_answered, PATIENCE, message="that each worker answers")
     requesters = {answer["pid"] for answer in answers}
-    assert len(requesters) == 2
     assert server.pid not in requesters
     assert {wait_for_end(service, UUID(answer["job"])).result for answer in answers} <= requesters
     last = service.get_job(UUID(server.get("1")["job"]))

@@ -123,9 +123,7 @@ def test_gunicorn(gunicorn, migrated, connection, tmp_path, preload):
     server.get("0")
     wait_until(lambda: fetch_all(connection, "select type from worker.job where stopped_at is not null"))
     server.get("0.5")
-    wait_until(
-        lambda: fetch_all(connection, "select 1 from worker.job where stopped_at is null and started_at is not null")
-    )
+    wait_until(lambda: fetch_all(connection, "select count(*) from worker.job where started_at is not null") == [2])
     server.ask_to_end()
     assert server.wait() == 0
     assert fetch_all(connection, "select count(*) from worker.job where stopped_at is not null and run_count = 1") == [

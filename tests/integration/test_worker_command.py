@@ -67,15 +67,20 @@ def status_of(port, path="/"):
 def test_a_process_that_is_killed_is_replaced_and_its_job_runs_again(command_line, started, service):
     """The log says how it has died; until there is another one, probes are told that not all is ready."""
     port = free_port()
-    command = started("quick_app", "--processes", "2", "--threads", "1", "--ready-port", str(port))
+    closed = command_line.directory / "closed"
+    text = "\nwhile Path('closed').exists():\n    threading.Event().wait(0.01)\n"
+    command_line.write("app_with_a_door", WORKING_APP + SET_UP + text)
+    command = started("app_with_a_door", "--processes", "2", "--threads", "1", "--ready-port", str(port))
     before = command.children
     assert (len(before), status_of(port), status_of(port, "/live")) == (2, 200, 200)
     job = service.enqueue("hold", "one")
     victim = pid_of(command_line, "one")
+    closed.touch()
     os.kill(victim, signal.SIGKILL)
     ready = command_line.directory / "ready"
     wait_until(lambda: not ready.exists() and status_of(port) == 503, PATIENCE)
     assert status_of(port, "/live") == 200
+    closed.unlink()
     (command_line.directory / "one.may-end").touch()
     ended = wait_for_end(service, job, PATIENCE)
     assert (ended.state, ended.rescue_count) == (State.SUCCEEDED, 1)
@@ -90,12 +95,24 @@ def test_a_process_that_is_killed_is_replaced_and_its_job_runs_again(command_lin
 
 def test_sigterm_lets_running_jobs_finish(command_line, started, service):
     """What runs goes on and is saved, nothing more is claimed, and the exit code is 0."""
-    command = started("app", "--threads", "1")
-    job, other = service.enqueue("hold", "one"), service.enqueue("add", {"a": 1, "b": 2})
+    text = """
+@jobqueue.handler("outlast")
+def outlast(ctx: jobqueue.JobContext, name: str) -> int:
+    Path(f"{name}.began.{os.getpid()}").touch()
+    while len([each for each in threading.enumerate() if each.name.startswith("jobqueue-worker-")]) > 1:
+        threading.Event().wait(0.01)
+    Path(f"{name}.outlasts").touch()
+    return hold(ctx, name)
+"""
+    command_line.write("outlasting_app", WORKING_APP + text)
+    command = started("outlasting_app", "--threads", "2")
+    job = service.enqueue("outlast", "one")
     [child] = command.children
     assert pid_of(command_line, "one") == child
     command.signal(signal.SIGTERM)
-    wait_until(lambda: "SIGTERM" in command.said)
+    # The thread that has no job ends when the process has heard of it.
+    wait_until((command_line.directory / "one.outlasts").exists, PATIENCE)
+    other = service.enqueue("add", {"a": 1, "b": 2})
     (command_line.directory / "one.may-end").touch()
     assert command.wait() == 0
     assert service.get_job(job.id).result == child
