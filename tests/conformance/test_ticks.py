@@ -268,6 +268,7 @@ def test_everybody_hears_of_changes_and_not_of_ticks(at: Scheduling) -> None:
     """Who listens is told whenever schedules may have to be looked at anew."""
     heard: list[Any] = []
     end = at.backend.notifier.subscribe(heard.append, ScheduleChanged)
+    wait_until(lambda: heard)  # that it is connected
     at.add()
     at.tick_after(MINUTE)
     at.service.pause_schedule("s")

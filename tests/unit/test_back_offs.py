@@ -210,11 +210,14 @@ def service():
 
 @pytest.mark.parametrize("handled_as", ["mail", "*"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_pool_backs_off(service, handled_as, shared):
+def test_a_pool_backs_off(service, handled_as, shared, monkeypatch):
     """After a failure that asks for it nothing more of the type is claimed until its time has come; others are.
 
     The failed job is retried by its policy. Nobody polls.
     """
+    # Long enough for a thread that stands still before it looks for others.
+    monkeypatch.setattr("jobqueue.worker.back_offs._SHORTEST", 0.5)
+    monkeypatch.setattr("jobqueue.backends.memory.paused.SHORTEST_BACK_OFF", timedelta(seconds=0.5))
     registry, ran = Registry(), []
 
     def handle(_, job):

@@ -20,7 +20,8 @@ from jobqueue.errors import (
 from jobqueue.events import ClaimLost, Connected, JobAvailable
 from jobqueue.job_context import JobContext, current_job_context
 from jobqueue.models import Job, new_id
-from tests.fixtures.delivering import DeliveryRig, Voice, bundle_stopped, stopped, threads
+from jobqueue.threads import Backoff
+from tests.fixtures.delivering import PATIENCE, DeliveryRig, Voice, bundle_stopped, stopped, threads
 from tests.fixtures.stores import make_bundle
 from tests.fixtures.waiting import wait_until
 
@@ -81,8 +82,9 @@ def test_only_what_is_wanted_is_subscribed_to():
     assert not threads()
 
 
-def test_adding_waits_for_the_connection():
+def test_adding_waits_for_the_connection(monkeypatch):
     """Every call that adds a listener, not only the one that subscribes, returns when the listener will hear."""
+    monkeypatch.setattr("jobqueue.delivery._SECONDS_TO_CONNECT", 60)
     rig = DeliveryRig(Voice(connects=False))
     adding = [threading.Thread(target=rig.hear_jobs) for _ in range(3)]
     for thread in adding:
@@ -92,7 +94,7 @@ def test_adding_waits_for_the_connection():
     assert all(thread.is_alive() for thread in adding)
     rig.voice.connect()
     for thread in adding:
-        thread.join(1)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     rig.end()
 
@@ -114,14 +116,15 @@ def test_adding_gives_up_waiting_for_the_database(rig, monkeypatch, caplog):
     wait_until(lambda: rig.heard == [(job.id, False)])
 
 
-def test_closing_ends_a_wait_for_the_connection(caplog):
+def test_closing_ends_a_wait_for_the_connection(caplog, monkeypatch):
     """Who is adding a listener while the service is closed does not wait for nothing."""
+    monkeypatch.setattr("jobqueue.delivery._SECONDS_TO_CONNECT", 60)
     rig = DeliveryRig(Voice(connects=False))
     adding = threading.Thread(target=rig.hear_jobs)
     adding.start()
     wait_until(lambda: rig.voice.kinds)
     rig.end()
-    adding.join(1)
+    adding.join(PATIENCE)
     assert not adding.is_alive()
     assert not caplog.records
 
@@ -235,16 +238,17 @@ def test_nothing_is_lost_while_the_database_is_away(rig, caplog, error):
     assert told == [error]
 
 
-def test_an_outage_does_not_hold_up_the_end(rig, caplog):
+def test_an_outage_does_not_hold_up_the_end(rig, caplog, monkeypatch):
     """While the database is away, closing takes no longer than otherwise, and is no error."""
+    monkeypatch.setattr("jobqueue.delivery.Backoff", lambda: Backoff(first=60, cap=60))
     [job] = rig.jobs()
     rig.hear_jobs()
     rig.store.away = UnavailableError("gone")
     rig.voice.say(stopped(job))
-    wait_until(lambda: len(rig.store.reads) >= 4)
+    wait_until(lambda: caplog.records)
     caplog.clear()
     rig.delivery.stop()
-    wait_until(lambda: not threads(), 0.5)
+    wait_until(lambda: not threads())
     assert not caplog.records
 
 

@@ -83,7 +83,7 @@ def test_a_listener_may_end_the_delivery(rig, caplog):
 
     rig.hear_jobs(close)
     rig.voice.say(*map(stopped, jobs))
-    wait_until(lambda: not threads(), 1)
+    wait_until(lambda: not threads())
     assert rig.heard == [jobs[0].id]
     assert not caplog.records
 
@@ -166,5 +166,5 @@ def test_stopping_amid_events():
         saying = threading.Thread(target=lambda receive=receive: [receive(event) for _ in range(200)])
         saying.start()
         rig.delivery.stop()
-        wait_until(lambda: not threads(), 1)
+        wait_until(lambda: not threads())
         saying.join(PATIENCE)

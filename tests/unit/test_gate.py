@@ -136,7 +136,7 @@ def test_a_pool_that_closes_does_not_wait_for_its_gate(rigs, monkeypatch):
     job = rig.ask().result(5)
     rig.dispatcher.set_gate(Gate(doors, ["t"], Health().vital("gate")))
     asked = [rig.ask(), rig.ask()]
-    wait_until(lambda: len(rig.desk.alarms) == 2 and doors.asked["t"] == 2)
+    wait_until(lambda: len(rig.desk.alarms) == 2 and doors.asked["t"] >= 2)
     waits, wait = [], rig.desk.wait_until
     monkeypatch.setattr(rig.desk, "wait_until", lambda alarm, now: waits.append(alarm - now) or wait(alarm, now))
     rig.store.failures.extend([UnavailableError("away")] * 3)

@@ -1,6 +1,7 @@
 """Claims that are older than they can stand when a worker comes for them: over rows in memory."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -50,12 +51,16 @@ def test_an_answer_that_comes_late(parts, store):
 def test_a_run_goes_by_what_was_before_it(parts, store):
     """A run that begins on an old claim is lost when the claim is, and not a dead_for after its own begin."""
     store.add(Job.new("t", 1))
+    asked_at = time.monotonic()
     job = parts.dispatcher.next_job()
     threading.Event().wait(0.7 * DEAD_FOR.total_seconds())
     context = JobContext(job)
+    began_at = time.monotonic()
     parts.heartbeat.begin(job.fence, context)
-    assert not context.is_lost
-    wait_until(lambda: context.is_lost, 0.6 * DEAD_FOR.total_seconds())
+    wait_until(lambda: context.is_lost)
+    lost_at = time.monotonic()
+    assert lost_at - asked_at >= DEAD_FOR.total_seconds()
+    assert lost_at - began_at < DEAD_FOR.total_seconds()
     # The next beat gets through, and finds it to stand.
     parts.heartbeat.tick()
     assert not context.is_lost

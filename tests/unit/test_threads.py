@@ -8,7 +8,7 @@ import pytest
 
 from jobqueue.threads import Backoff, StoppableThread, seconds_of
 
-PATIENCE = 5
+PATIENCE = 10
 
 
 class Waiter(StoppableThread):

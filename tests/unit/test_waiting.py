@@ -29,8 +29,8 @@ from tests.fixtures.stores import make_bundle, make_job
 from tests.fixtures.waiters import LONG, PATIENCE, WaitingRig
 from tests.fixtures.waiting import wait_until
 
-UNHEARD = 0.3
-"""Shorter than any poll in these tests, longer than it takes to hear."""
+UNHEARD = PATIENCE / 2
+"""Shorter than any poll of who can hear, and any wait; longer than it takes to hear, however busy the machine is."""
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_an_end_while_the_subscription_is_made_is_not_missed(rig, monkeypatch):
     assert not waiter.done()
     rig.ears.is_deaf = False
     rig.ears.receivers[0](Connected())
-    assert waiter.result(1).stopped
+    assert waiter.result(UNHEARD).stopped
 
 
 def test_a_retry_is_not_the_end(rig):
@@ -117,7 +117,7 @@ def test_a_retry_is_not_the_end(rig):
     rig.waiting_for(1)
     assert not waiter.done()
     rig.stop(job)
-    assert waiter.result(1).stopped
+    assert waiter.result(UNHEARD).stopped
 
 
 def test_others_are_not_woken(rig):
@@ -178,7 +178,7 @@ def test_a_bundle_is_waited_for(rig):
     rig.stop(bundle.jobs[0])
     assert not waiter.done()
     rig.stop(bundle.jobs[1])
-    assert [job.stopped for job in waiter.result(1).jobs] == [True, True]
+    assert [job.stopped for job in waiter.result(UNHEARD).jobs] == [True, True]
 
 
 # --- when it does not
@@ -199,7 +199,7 @@ def test_a_timeout_names_the_job_and_its_state(service, timeout):
     began = time.monotonic()
     with pytest.raises(TimeoutError) as caught:
         service.wait_for_job(job.id, timeout)
-    assert 0.2 <= seconds_since(began) < 1
+    assert 0.2 <= seconds_since(began) < UNHEARD
     assert str(caught.value) == f"job {job.id} has not stopped within 0.2 s: it is available"
     [claimed] = service.claim("t")
     with claimed, pytest.raises(TimeoutError, match="it is running"):
@@ -224,18 +224,18 @@ def test_a_wait_without_end(service, timeout):
         wait_until(lambda: service._waiting._waiters[JobStopped])
         assert not waiter.done()
         service.cancel_job(job.id)
-        assert waiter.result(1).stopped
+        assert waiter.result(UNHEARD).stopped
 
 
-def test_the_last_look_is_at_the_deadline():
+def test_the_last_look_is_at_the_deadline(monkeypatch):
     """What stopped unheard before the timeout was over is returned, not a TimeoutError."""
+    monkeypatch.setattr("jobqueue.waiting._SECONDS_WHEN_DEAF", 60)
     rig = WaitingRig()
     rig.ears.is_deaf = True
     job = rig.add()
-    waiter = rig.start(job, 0.3)
-    rig.waiting_for(1)
-    rig.stop(job)
-    assert waiter.result(1).stopped
+    rig.after_look = lambda number: number == 2 and rig.stop(job)
+    assert rig.wait(job, 1).stopped
+    assert rig.looks == 3
     rig.end()
 
 
@@ -257,7 +257,7 @@ def test_a_job_that_is_deleted_meanwhile_is_an_error():
     rig.waiting_for(1)
     rig.store.delete_jobs([job.id])
     with pytest.raises(JobNotFoundError):
-        waiter.result(1)
+        waiter.result(UNHEARD)
     rig.end()
 
 
@@ -266,6 +266,7 @@ def test_a_job_that_is_deleted_meanwhile_is_an_error():
 
 def test_who_cannot_hear_looks(monkeypatch):
     """A service that polls only looks every half a second, or at the poll interval when that is shorter."""
+    at_first = []
     for poll_interval, least in ((LONG, 0.5), (timedelta(seconds=0.1), 0.1)):
         queue = MemoryQueue()
         store, job = MemoryStore(queue), make_job()
@@ -279,10 +280,13 @@ def test_who_cannot_hear_looks(monkeypatch):
             return store.get_job(id)
 
         Waiting(SilentNotifier(), poll_interval).wait_for_job(job.id, get, PATIENCE)
-        # The first two come together: before listening, and after.
-        assert looks[1] - looks[0] < 0.1
-        assert all(least <= later - earlier < least + 0.3 for earlier, later in pairwise(looks[1:]))
         assert len(looks) == 4
+        first, *others = [later - earlier for earlier, later in pairwise(looks)]
+        at_first.append(first)
+        # Any thread may stand still now and then.
+        assert least <= min(others) < least + 0.3
+    # The first two come together: before listening, and after.
+    assert min(at_first) < 0.1
 
 
 @pytest.mark.parametrize("trouble", [UnavailableError("gone"), LockTimeoutError("locked")])
@@ -294,7 +298,7 @@ def test_an_outage_is_waited_out(rig, trouble):
     wait_until(lambda: rig.looks >= 3)
     rig.stop(job)
     rig.trouble = None
-    assert waiter.result(1).stopped
+    assert waiter.result(UNHEARD).stopped
 
 
 def test_an_outage_until_the_deadline_is_the_cause(rig):
@@ -314,7 +318,7 @@ def test_another_error_ends_the_wait(rig):
     rig.trouble = RefusedError("no")
     rig.waiting.wake()
     with pytest.raises(RefusedError):
-        waiter.result(1)
+        waiter.result(UNHEARD)
     assert rig.ears.receivers == []
 
 
@@ -336,7 +340,7 @@ def test_closing_the_service_ends_all_waits(service):
         service.close()
         for waiter in waiters:
             with pytest.raises(ClosedError):
-                waiter.result(1)
+                waiter.result(UNHEARD)
     with pytest.raises(ClosedError):
         service.wait_for_job(jobs[0].id, 1)
 
