@@ -1,7 +1,6 @@
 """A take-over among others: who holds what, who waits for whom, and what happens when it is broken off."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -173,7 +172,7 @@ def test_tables_that_are_never_free(
             waits.append(monotonic() - began)
         with pytest.raises(LockTimeoutError, match=rf"do not end .*the oldest first: {holder.info.backend_pid}\b"):
             adopted.result()
-    assert 0.02 < max(waits) < 1
+    assert 0.02 < max(waits) < 5
     assert describe_tables(db) == before
     holder.rollback()
     assert migrate(database, adopt=True)[0] == "0001_create_queue"
@@ -205,7 +204,7 @@ def test_a_vacuum_holds_up_nobody(database: str, db: Connection, holder: Connect
         for _ in range(20):
             go.add_job("t")
         assert waiting_for_locks(db) == 1
-        assert monotonic() - began < 1
+        assert monotonic() - began < 5
         holder.rollback()
         assert adopted.result(30)[0] == "0001_create_queue"
 
@@ -227,12 +226,11 @@ def test_a_row_that_becomes_free(database: str, db: Connection, holder: Connecti
     """A row that is locked is passed over, and filled in when it is free."""
     create_go_schema(database, "0.7")
     fill(db)
-    timer = threading.Timer(0.7, holder.commit)
-    lock = Follower(lambda: (lock_a_row(holder), timer.start()), step=FILLING)
-    with following(lock), adopting(database) as adopted:
+    with following(Follower(lambda: lock_a_row(holder), step=FILLING)), adopting(database) as adopted:
         wait_until(lambda: lacking(db) == 1, message="the other rows")
+        assert not adopted.done()
+        holder.commit()
         assert adopted.result(30)[0] == "0001_create_queue"
-    timer.join()
     assert lacking(db) == 0
 
 
