@@ -47,6 +47,13 @@ def hung(n: int) -> int:
     threading.Event().wait(60)
     return n
 
+over = threading.Event()
+
+@jobqueue.handler("last")
+def last(n: int) -> int:
+    over.wait(60)
+    return n
+
 pool = jobqueue.start_threads(2)
 """
 
@@ -103,7 +110,7 @@ def test_a_program_that_ends_releases_what_hangs(workers, queue, service, db):
         assert (released.state, released.run_count, released.rescue_count) == (State.AVAILABLE, 0, 0)
         assert f"job {job.id} (hung) is still running" in done.stderr
     assert fetch_all(db, CLAIMED) == []
-    assert seconds < 20
+    assert seconds < 40
 
 
 def test_a_program_that_ends_releases_what_it_claimed_by_hand(workers, queue, service, db):
@@ -134,7 +141,7 @@ def test_a_program_that_ends_releases_what_it_claimed_by_hand(workers, queue, se
 )
 def test_a_program_that_is_gone_at_once_leaves_its_job_to_the_reaper(workers, queue, service, db, end):
     """A program that skips the end of its interpreter, or becomes another one, has crashed: its claims fall silent."""
-    job = service.enqueue("short", 3)
+    job = service.enqueue("hung", 3)
     name = f"gone-{job.id}"  # of its sessions, and of no other test's
     done, _ = run_program(make_conninfo(queue, application_name=name), f"began.acquire()\n{end}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -142,7 +149,7 @@ def test_a_program_that_is_gone_at_once_leaves_its_job_to_the_reaper(workers, qu
     sessions = f"select pid from pg_stat_activity where application_name = '{name}'"
     wait_until(lambda: fetch_all(db, sessions) == [])
     registry = Registry()
-    registry.register_func_for_job_type("short", lambda number: number + 1)
+    registry.register_func_for_job_type("hung", lambda number: number + 1)
     workers.start(registry, 1, **FAST_DEATH)
     ended = wait_for_end(service, job)
     assert (ended.result, ended.rescue_count, ended.run_count) == (4, 1, 1)
@@ -154,7 +161,7 @@ def test_a_program_that_is_gone_at_once_leaves_its_job_to_the_reaper(workers, qu
 def start_program(conninfo):
     """Start PROGRAM; it ends when it is told so."""
     program = subprocess.Popen(
-        [sys.executable, "-c", f"{PROGRAM}\nprint('ready', flush=True)\nsys.stdin.read()", conninfo],
+        [sys.executable, "-c", f"{PROGRAM}\nprint('ready', flush=True)\nsys.stdin.read()\nover.set()", conninfo],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -175,7 +182,7 @@ def end_program(program):
 def test_a_program_that_ends_when_its_database_has_gone(exposed, server):
     """A program whose jobs cannot be saved ends in bounded time, says so, and shows no traceback."""
     service = exposed.service()
-    job = service.enqueue("short", 1)
+    job = service.enqueue("last", 1)
     program = start_program(server.conninfo)
     wait_until(lambda: service.get_job(job.id).started)
     server.stop()
@@ -183,7 +190,7 @@ def test_a_program_that_ends_when_its_database_has_gone(exposed, server):
     assert status == 0
     assert "the database did not answer in time" in said
     assert "Traceback" not in said
-    assert seconds < 15
+    assert seconds < 30
 
 
 def test_a_program_that_ends_when_its_database_is_frozen(exposed, server):
@@ -197,4 +204,4 @@ def test_a_program_that_ends_when_its_database_is_frozen(exposed, server):
     assert status == 0
     assert f"job {job.id} (hung) is still running" in said
     assert "Traceback" not in said
-    assert seconds < 15
+    assert seconds < 30
