@@ -40,10 +40,11 @@ def few(done: list[tuple[int, int | None]], service: QueueService, db: Connectio
     assert service.delete_jobs(type="t", batch_size=1, on_progress=lambda *now: done.append(now)) == 3
 
 
-def test_progress_in_a_small_table_is_exact(service: QueueService, db: Connection) -> None:
+def test_progress_in_a_small_table_is_exact(migrated: str, connection: Connection) -> None:
     """Where all jobs are counted in a moment it is not asked of the planner, that may never have looked at them."""
     told: list[tuple[int, int | None]] = []
-    few(told, service, db)
+    with closing(jobqueue_pg.connect(migrated)) as service:
+        few(told, service, connection)
     assert told[:3] == [(1, 3), (2, 3), (3, 3)]
 
 
