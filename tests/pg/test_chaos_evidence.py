@@ -9,6 +9,7 @@ import pytest
 from jobqueue.outcomes import Claimant, Outcome, RunError
 from jobqueue_pg.store import PostgresStore
 from tests.fixtures.stores import add, make_bundle, make_job
+from tests.fixtures.waiting import wait_until
 from tests.integration.chaos_parts.bundle_checks import completions_after_all_members
 from tests.integration.chaos_parts.checker import check
 from tests.integration.chaos_parts.evidence import take_evidence
@@ -60,8 +61,8 @@ ENDINGS = {
     Ending.DISCARDED: lambda job, store, workers: workers.save_outcomes([Outcome.discarded(job, "why")]),
     Ending.GIVEN_BACK: lambda job, store, workers: workers.save_outcomes([Outcome.released(job)]),
     Ending.CANCELLED: lambda job, store, workers: store.cancel_jobs([job.id]),
-    Ending.REAPED: lambda job, store, workers: workers.reap_jobs(MILLISECOND, 3),
-    Ending.GIVEN_UP: lambda job, store, workers: workers.reap_jobs(MILLISECOND, 0),
+    Ending.REAPED: lambda job, store, workers: wait_until(lambda: workers.reap_jobs(MILLISECOND, 3)),
+    Ending.GIVEN_UP: lambda job, store, workers: wait_until(lambda: workers.reap_jobs(MILLISECOND, 0)),
 }
 
 

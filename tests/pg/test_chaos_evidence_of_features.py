@@ -103,6 +103,8 @@ def test_a_claim_in_spite_of_a_pause(service, load, execute):
     service.enqueue("steady", {})
     service.pause("steady")
     execute("update worker.job set started_at = now(), claim_id = gen_random_uuid()")
+    paused_at = "(select at from evidence.change where subject = 'paused_type insert')"
+    execute(f"update evidence.change set began_at = {paused_at} where subject = 'job'")
     assert "nothing of a paused type is claimed" not in broken(load())
     execute("update evidence.change set began_at = began_at + '1 s', at = at + '1 s' where subject = 'job'")
     assert "nothing of a paused type is claimed" in broken(load())
