@@ -11,7 +11,7 @@ import pytest
 
 import jobqueue
 import jobqueue_pg
-from jobqueue import Job, JobContext, Registry, State, context
+from jobqueue import Job, JobContext, Registry, State, WorkerPool, context
 from jobqueue.events import Connected, Event, JobAvailable
 from jobqueue.outcomes import Outcome, RunError
 from jobqueue.store import WorkerStore
@@ -237,10 +237,10 @@ def test_nobody_looks_for_a_job_that_he_cannot_run(
     """A notification of a type without a handler here wakes no worker; one of a type with a handler does."""
     registry.register_func_for_job_type("t", lambda _: None)
     service = workers.service()
-    workers.start_on(service, registry, 2)
+    pool = workers.start_on(service, registry, 2)
     heard = listen_behind_the_workers(service)
     wait_for_end(service, insert_job(db, type="t"))
-    assert not heard["other"].wait(A_WHILE)
+    wait_until(lambda: all_wait(pool))
     looks.clear()
     insert_job(db, type="other")
     assert heard["other"].wait(PATIENCE)
@@ -248,6 +248,14 @@ def test_nobody_looks_for_a_job_that_he_cannot_run(
     assert looks == []
     wait_for_end(service, insert_job(db, type="t"))
     assert looks
+
+
+def all_wait(pool: WorkerPool) -> bool:
+    """Say whether both threads of *pool* have looked, found nothing, and wait."""
+    assert pool._crew is not None
+    dispatcher = pool._crew._dispatcher
+    (desk,) = dispatcher.desks
+    return desk.idle == len(desk.alarms) == 2 and not dispatcher._trips
 
 
 def test_nonsense_is_logged(workers: Workers, db: Connection, caplog: pytest.LogCaptureFixture) -> None:
