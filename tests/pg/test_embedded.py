@@ -23,6 +23,7 @@ from jobqueue_pg.embedded import EmbeddedServer, EmbeddedServerError, find_bindi
 from tests.fixtures.processes import heed_ctrl_c
 from tests.fixtures.waiting import wait_until
 
+PATIENCE = 30
 CHILD = """
 import sys
 from jobqueue_pg.embedded import EmbeddedServer
@@ -156,8 +157,8 @@ def test_a_killed_parent_leaves_nothing(bindir, tmp_path, extra):
             assert is_alive(int(pid))
             child.kill()
             child.wait()
-            wait_until(lambda: not is_alive(int(pid)), timeout=5, message="the server's end")
-        wait_until(lambda: not list(tmp_path.iterdir()), timeout=5, message="the removal of its files")
+            wait_until(lambda: not is_alive(int(pid)), PATIENCE, message="the server's end")
+        wait_until(lambda: not list(tmp_path.iterdir()), PATIENCE, message="the removal of its files")
         if extra:
             os.killpg(child.pid, signal.SIGKILL)
 
@@ -178,8 +179,8 @@ def test_ctrl_c_is_for_the_program(bindir):
         pid = int(child.stdout.readline().split()[0])
         assert os.getpgid(pid) != os.getpgid(child.pid)
         os.killpg(child.pid, signal.SIGINT)
-        child.wait(10)
-        wait_until(lambda: not is_alive(pid), timeout=5, message="the server's end")
+        child.wait(PATIENCE)
+        wait_until(lambda: not is_alive(pid), PATIENCE, message="the server's end")
 
 
 def test_kept_data_survive(bindir, tmp_path):
@@ -212,7 +213,7 @@ def test_kept_data_survive_a_killed_server(bindir, tmp_path):
             return False  # the killed server's children are still about to notice
         return True
 
-    wait_until(starts, message="the start of the next server")
+    wait_until(starts, PATIENCE, message="the start of the next server")
     assert answer(server, "select 1") == 1
     server.stop()
 
@@ -317,7 +318,7 @@ def test_as_another_user(bindir, temp_dirs):
         with closing(psycopg.connect(conninfo)) as connection:
             connection.execute("select 1")
         child.stdin.close()
-        assert child.wait(10) == 0
+        assert child.wait(PATIENCE) == 0
     assert not is_alive(int(pid))
     assert list(temp_dirs.iterdir()) == []
 

@@ -70,7 +70,7 @@ def test_a_process_that_nobody_hears_fences_itself(routed, proxy, registry, queu
     with closing(psycopg.connect(queue, autocommit=True)) as db:
         proxy.freeze(answers_only=answers_only)
         frozen_at = time.monotonic()
-        wait_until(lambda: contexts[0].is_lost, 3)
+        wait_until(lambda: contexts[0].is_lost)
         db.execute(
             "insert into worker.job (type, payload, origin, priority, max_retry_count)"
             " values ('later', '2', 'tests', 0, 0)"
@@ -133,7 +133,7 @@ def test_a_wait_for_a_job_that_hangs_ends_in_time(exposed, server_db):
         began_at = time.monotonic()
         with pytest.raises(TimeoutError, match="does not answer") as caught:
             service.wait_for_job(job.id, 1)
-        assert 0.9 < time.monotonic() - began_at < 4
+        assert 0.9 < time.monotonic() - began_at < 10
         assert isinstance(caught.value.__cause__, UnavailableError)
         assert service.get_job(job.id) == job
 
@@ -149,7 +149,7 @@ def test_a_listener_that_hangs_is_replaced(server, server_db):
         with hung(server_db, "ear"):
             began_at = time.monotonic()
             wait_until(lambda: len(heard) == 2)
-            assert time.monotonic() - began_at < 6
+            assert time.monotonic() - began_at < 10
             assert [type(event) for event in heard] == [Connected, Connected]
             server_db.execute(
                 "insert into worker.job (type, payload, origin, priority, max_retry_count)"
@@ -191,9 +191,9 @@ def test_patience_is_shared_by_all_that_is_waited_for(queue):
     """A statement is given up when its caller's patience ends, and its connection is not used again."""
     with application_pool(queue, 1) as pool:
         with pool.connection() as connection:
-            with patience(1):
+            with patience(2):
                 connection.execute("select pg_sleep(0.5)")
-                with pytest.raises(psycopg.OperationalError, match=r"no answer within 0\.[1-5]"):
+                with pytest.raises(psycopg.OperationalError, match=r"no answer within (0\.\d|1\.[0-5])"):
                     connection.execute("select pg_sleep(5)")
             assert connection.closed
         with pool.connection() as another:
@@ -218,12 +218,13 @@ def test_other_pools_may_say_what_they_like(caplog):
     """What psycopg logs of pools is kept out of the log for ours only; our errors say what theirs would."""
     nowhere = "host=127.0.0.1 port=1 connect_timeout=1"
     with application_pool(nowhere, 1) as ours, pytest.raises(psycopg.OperationalError, match="port 1 failed"):
-        ours.getconn(0.2)
+        ours.getconn(1)
     assert not caplog.records
     theirs = ConnectionPool(nowhere, name="theirs", min_size=0, max_size=1, open=True)
-    with theirs, pytest.raises(psycopg.OperationalError):
-        theirs.getconn(0.2)
-    assert lines(caplog, "error connecting in 'theirs'")
+    with theirs:
+        with pytest.raises(psycopg.OperationalError):
+            theirs.getconn(0.2)
+        wait_until(lambda: lines(caplog, "error connecting in 'theirs'"))
 
 
 # --- outages
