@@ -4,7 +4,10 @@ import sys
 from importlib import import_module
 from typing import Any, Final
 
+import psycopg
+
 from jobqueue.errors import InvalidJobError
+from jobqueue_pg.errors import translated
 
 _ONLY_OURS: Final = "the queue is in PostgreSQL, and so must be what joins it"
 
@@ -53,14 +56,20 @@ def driver_connection_of(wrapper: Any) -> Any:
 
     Raises:
         InvalidJobError: it is a connection to another kind of database.
+        UnavailableError: it is lost, or there is none to be had.
         TransactionManagementError: Django's own: the atomic block is broken.
     """
     if wrapper.vendor != "postgresql":
         raise InvalidJobError(
             f"the database {wrapper.alias!r} of Django is {wrapper.display_name}: {_ONLY_OURS}", field="connection"
         )
-    # As each statement of Django's own: it looks whose thread this is, connects at need, and lets tests forbid it.
-    wrapper.cursor().close()
+    try:
+        # As each statement of Django's own: it looks whose thread this is, connects at need, and lets tests forbid it.
+        wrapper.cursor().close()
+    except import_module("django.db").Error as error:
+        if isinstance(error.__cause__, psycopg.Error):
+            raise translated(error.__cause__) from error
+        raise
     wrapper.validate_no_broken_transaction()
     return wrapper.connection
 
