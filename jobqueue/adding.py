@@ -13,7 +13,6 @@ from jobqueue.errors import InvalidJobError
 from jobqueue.limits import BIGINT, COUNT, MAX_NAME_LENGTH, check_id, check_int, check_moment, check_name, check_size
 from jobqueue.models import FreshJob, Job
 from jobqueue.payload import job_type_of
-from jobqueue.registry import default_registry
 from jobqueue.retry import RetryPolicy, Waits
 from jobqueue.service import JobType
 from jobqueue.store import duplicate_of
@@ -171,14 +170,13 @@ def job_type_named(type_or_handler: str | JobType) -> str:
     return job_type
 
 
-def retries_of(type_or_handler: str | JobType, retry: RetryPolicy | None) -> int | None:
+def retries_of(handler: JobType | None, retry: RetryPolicy | None) -> int | None:
     """Return how often jobs are run again when nobody says so: as their handler does, if it is known here.
 
     None leaves it to the waits that *retry* lists.
     """
     if isinstance(retry, Waits):
         return None
-    handler = default_registry.find(type_or_handler) if isinstance(type_or_handler, str) else type_or_handler
     return 0 if handler is None else handler.max_retry_count
 
 

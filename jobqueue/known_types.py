@@ -7,6 +7,7 @@ from typing import Final, Literal, cast, get_args
 
 from jobqueue.errors import InvalidJobError
 from jobqueue.registry import default_registry, registered_anywhere
+from jobqueue.service import JobType
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +38,29 @@ class KnownTypes:
         self._unknown = check_unknown_types(unknown)
         self._judged = set[str]()
 
-    def check(self, job_type: str) -> None:
-        """Raise InvalidJobError, or warn, when *job_type* has no handler and that is not allowed."""
-        if self._unknown == "allow" or default_registry.find(job_type) is not None:
-            return
-        if self._unknown == "refuse":
-            self._refuse(job_type)
-        else:
-            self._warn(job_type)
+    def check(self, type_or_handler: str | JobType) -> JobType | None:
+        """Return the handler that is meant, or None when a type has none here.
+
+        If that is not allowed, raise InvalidJobError, or warn.
+        """
+        if not isinstance(type_or_handler, str):
+            return type_or_handler
+        handler = default_registry.find(type_or_handler)
+        if handler is None and self._unknown != "allow" and type_or_handler not in self._judged:
+            self._judge(type_or_handler)
+        return handler
 
     def check_all(self, job_types: Iterable[str]) -> None:
         """Check each of *job_types*, once."""
         if self._unknown != "allow":
             for job_type in dict.fromkeys(job_types):
                 self.check(job_type)
+
+    def _judge(self, job_type: str) -> None:
+        if self._unknown == "refuse":
+            self._refuse(job_type)
+        else:
+            self._warn(job_type)
 
     def _refuse(self, job_type: str) -> None:
         known = registered_anywhere()
@@ -63,7 +73,7 @@ class KnownTypes:
 
     def _warn(self, job_type: str) -> None:
         """Warn of a type that is almost one that has a handler: when it is first added, since to judge takes long."""
-        if job_type in self._judged or len(self._judged) >= _MOST_JUDGED:
+        if len(self._judged) >= _MOST_JUDGED:
             return
         self._judged.add(job_type)
         known = registered_anywhere()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal, cast, get_args
 
@@ -17,7 +17,7 @@ OnConflict = Literal["ignore", "raise", "replace_payload"]
 """What is done when another job holds the unique key of one that is added."""
 
 _SCOPES: Final[Sequence[str]] = get_args(UniqueFor)
-_WAYS: Final[Sequence[str]] = get_args(OnConflict)
+_WAYS: Final[Mapping[str, OnConflict]] = {way: way for way in get_args(OnConflict)}
 _DEFAULT_SCOPE: Final[UniqueFor] = "waiting_and_running"
 
 # An entry of an index has room for 2,700.
@@ -111,8 +111,8 @@ def check_unique_for(value: object) -> UniqueFor | timedelta:
 
 def check_on_conflict(value: object) -> OnConflict:
     """Return what to do with duplicates, or raise InvalidJobError."""
-    if isinstance(value, str) and value in _WAYS:
-        return cast("OnConflict", str.__str__(value))
+    if isinstance(value, str) and (way := _WAYS.get(value)) is not None:
+        return way
     raise InvalidJobError(
         f"on_conflict must be one of {', '.join(map(repr, _WAYS))}, not {value!r:.60}", field="on_conflict"
     )

@@ -84,7 +84,7 @@ class Adds(Opened):
             self.note_change(called, connection)
 
     def _tell_of(self, jobs: Iterable[Job]) -> None:
-        observers = self._service.listeners.observers
+        observers = self._listeners.observers
         if JobsAdded in observers.wanted and (added := tuple(job for job in jobs if not job.is_duplicate)):
             observers.tell(JobsAdded(jobs=added))
 
@@ -144,8 +144,7 @@ class Adds(Opened):
         connection: object = None,
     ) -> Job:
         """Make a job and add it."""
-        if isinstance(type_or_handler, str):
-            self._known_types.check(type_or_handler)
+        handler = self._known_types.check(type_or_handler)
         # It is complete, and was checked when it was made.
         job = Job.new(
             job_type_named(type_or_handler),
@@ -153,7 +152,7 @@ class Adds(Opened):
             origin=self._origin if origin is None else origin,
             priority=priority,
             start_at=moment_after(start_at, delay),
-            max_retry_count=retries_of(type_or_handler, retry) if max_retry_count is None else max_retry_count,
+            max_retry_count=retries_of(handler, retry) if max_retry_count is None else max_retry_count,
             retry=retry,
             unique_key=unique_key,
             unique_by=unique_by,

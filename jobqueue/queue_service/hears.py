@@ -23,7 +23,6 @@ _T = TypeVar("_T")
 class Hears(Reads):
     """Listeners are called by the thread of a Delivery, which there is while anybody listens."""
 
-    _listeners: Listeners
     _delivery: Delivery
     _waiting: Waiting
 

@@ -8,6 +8,7 @@ from jobqueue.errors import ClosedError
 from jobqueue.health import Health
 from jobqueue.known_types import KnownTypes, UnknownTypes
 from jobqueue.limits import check_name
+from jobqueue.listeners import Listeners
 from jobqueue.notifier import Notifier
 from jobqueue.settings import WorkerSettings
 from jobqueue.store import Store
@@ -17,7 +18,7 @@ Watch = Callable[[str, object], object]
 
 
 class Opened:
-    """One Store and one Notifier, until they are closed."""
+    """One Store and one Notifier, until they are closed; and who hears of what happens."""
 
     _watch: Watch | None = None
 
@@ -38,6 +39,7 @@ class Opened:
         self._origin = check_name("origin", origin)
         self.max_payload_bytes: Final = max_payload_bytes
         self._vitals = vitals
+        self._listeners = Listeners(vitals)
         self._known_types = KnownTypes(unknown_types)
         self._process = os.getpid()
         self._closed = False

@@ -48,9 +48,10 @@ class Schedules(Opened):
     ) -> Schedule:
         """Have a job enqueued at each tick."""
         store = self._open_store()
+        job_type, handler = self._type_and_handler(name, type_or_handler)
         schedule = Schedule.new(
             name,
-            self._type_named(name, type_or_handler),
+            job_type,
             payload,
             cron=cron,
             every=every,
@@ -59,7 +60,7 @@ class Schedules(Opened):
             missed=missed,
             overlap=overlap,
             priority=priority,
-            max_retry_count=retries_of(type_or_handler, retry) if max_retry_count is None else max_retry_count,
+            max_retry_count=retries_of(handler, retry) if max_retry_count is None else max_retry_count,
             retry=retry,
             origin=self._origin if origin is None else origin,
             max_payload_bytes=self.max_payload_bytes,
@@ -69,12 +70,10 @@ class Schedules(Opened):
             raise DuplicateScheduleError(name)
         return added
 
-    def _type_named(self, name: str, type_or_handler: str | JobType) -> str:
-        """Return the type of the jobs of a schedule. Raises InvalidScheduleError."""
+    def _type_and_handler(self, name: str, type_or_handler: str | JobType) -> tuple[str, JobType | None]:
+        """Return the type of the jobs of a schedule, and their handler, if it is known. Raises InvalidScheduleError."""
         try:
-            if isinstance(type_or_handler, str):
-                self._known_types.check(type_or_handler)
-            return job_type_named(type_or_handler)
+            return job_type_named(type_or_handler), self._known_types.check(type_or_handler)
         except InvalidJobError as error:
             raise InvalidScheduleError(f"schedule {name!r}: {error}", field=error.field) from error
 
@@ -82,7 +81,7 @@ class Schedules(Opened):
     def change_schedule(self, name: str, **changes: Unpack[ScheduleChanges]) -> Schedule:
         """Change what is named."""
         if (job_type := changes.get("type")) is not None:
-            self._type_named(name, job_type)
+            self._type_and_handler(name, job_type)
         return self._change(name, lambda schedule, now: schedule.redefined(changes, now, self.max_payload_bytes))
 
     def get_schedule(self, name: str) -> Schedule:

@@ -14,7 +14,6 @@ from jobqueue.delivery import Delivery
 from jobqueue.health import Health
 from jobqueue.known_types import UnknownTypes
 from jobqueue.limits import COUNT, check_int
-from jobqueue.listeners import Listeners
 from jobqueue.middleware import WorkMiddleware, check_work_middleware
 from jobqueue.notifier import Notifier
 from jobqueue.payload import MAX_PAYLOAD_BYTES
@@ -57,7 +56,6 @@ class QueueService(Adds, Manages, Acts, Pauses, Schedules, Hears):
             vitals=Health() if vitals is None else vitals,
             unknown_types=unknown_types,
         )
-        self._listeners = Listeners(self._vitals)
         self._delivery = Delivery(self._listeners, store.apart, notifier, self._vitals, lambda: make_current(self))
         self._waiting = Waiting(notifier, settings.poll_interval)
         self._claims = Claims(self)
