@@ -67,7 +67,8 @@ class InHand:
             self._tell_all()
 
     def _give_back(self, desk: Desk, fence: Fence) -> None:
-        self._suspects.discard(fence)
+        if self._suspects:
+            self._suspects.discard(fence)
         if desk.demand.has_atomic and (freed := desk.demand.connections.give_back(fence)):
             desk.looks.add_reasons(freed)
 

@@ -104,4 +104,5 @@ class LostClaims:
         with self._lock:
             for fence in fences:
                 self._alive_at.pop(fence, None)
-            self._noted.difference_update(fences)
+            if self._noted:
+                self._noted.difference_update(fences)

@@ -193,7 +193,7 @@ def test_what_is_held_for_a_lane_is_of_its_types(rigs):
     rig.dispatcher.ring("mail")
     assert rig.ask(lane).result(5).type == "mail"
     assert len(lane.held) == 9
-    assert {held.job.type for held in lane.held._jobs} == {"mail"}
+    assert {held.job.type for held in lane.held} == {"mail"}
     assert len(rig.dispatcher.kept_fences()) == 18
 
 
