@@ -22,7 +22,8 @@ class HeldJob:
 class HeldJobs(deque[HeldJob]):
     """What a pool has claimed ahead. Called under the dispatcher's lock.
 
-    A deque itself, since several times for each job somebody asks how many there are.
+    A deque itself, since several times for each job somebody asks how many there are. A signal handler may interrupt
+    whoever looks through it, and take what is there: so that is done over copies.
     """
 
     def add(self, jobs: Iterable[Job], kept_until: float) -> None:
@@ -49,7 +50,10 @@ class HeldJobs(deque[HeldJob]):
 
     def take_all_but(self, n: int) -> list[HeldJob]:
         """Take out all but the first *n*."""
-        return [self.pop() for _ in range(len(self) - n)][::-1]
+        left = list(self)
+        self.clear()
+        self.extend(left[:n])
+        return left[n:]
 
     def drop(self, lost: Collection[Fence]) -> list[Fence]:
         """Drop those with claims that were lost; return the claims of those."""
@@ -57,11 +61,11 @@ class HeldJobs(deque[HeldJob]):
 
     def fences(self) -> list[Fence]:
         """Return the claims of all of them."""
-        return [held.job.fence for held in self]
+        return [held.job.fence for held in list(self)]
 
     def _take_out(self, is_meant: Callable[[HeldJob], bool]) -> list[HeldJob]:
         taken, left = list[HeldJob](), list[HeldJob]()
-        for held in self:
+        for held in list(self):
             (taken if is_meant(held) else left).append(held)
         self.clear()
         self.extend(left)
